@@ -1,0 +1,15 @@
+"""Deep energy-based models on discrete data, trained and measured with Gibbs-With-Gradients.
+
+The package is built in floors; imports point down only (``tests/test_architecture.py`` walks them):
+
+    fit, evaluate, sample, bench            command lines
+    module, callbacks, runs                 Lightning
+    chains, objectives, evaluation, data    what a training run is made of
+    energies, samplers, reference           models and kernels; they never import each other
+    spaces, target, seeding, distributed    torch only
+
+One sign convention everywhere: an energy returns E(x), low where x is probable, and
+p(x) = ref(x) exp(-E(x)) / Z. The flip to f(x) = -E(x) happens in ``gwg_dist.target`` and nowhere else.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,76 @@
+"""Stops a run whose numbers have lost their meaning, while the last good checkpoint is still there."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch.optim import Optimizer
+
+from gwg_dist.distributed import all_sum, world_size
+from gwg_dist.errors import DivergedError
+from gwg_dist.module import EBMModule
+
+ADVICE = "more steps an iteration, a lower learning rate, SiLU in place of ReLU, or chains that restart usually help"
+SMOOTHING = 0.9
+
+
+class DivergenceGuard(Callback):
+    """Raises DivergedError, on all ranks at the same iteration, before the weights are spoilt or saved.
+
+    Two causes: the gradient is not finite; or the energy gap between data and chains, smoothed over some ten checks,
+    has left ±max_gap, which no model that its chains follow can show.
+
+    Args:
+        max_gap: nats; 0 takes D log K, the whole entropy of the space.
+        check_every: iterations between two looks at the gap.
+
+    Raises:
+        ValueError: a negative max_gap, check_every below 1.
+    """
+
+    def __init__(self, *, max_gap: float = 0.0, check_every: int = 10) -> None:
+        if not max_gap >= 0:
+            raise ValueError(f"max_gap must not be negative, got {max_gap}")
+        if check_every < 1:
+            raise ValueError(f"check_every must be positive, got {check_every}")
+        self.max_gap = max_gap
+        self.check_every = check_every
+        self._gap: float | None = None
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Gradients have been averaged over ranks here, so every rank decides alike."""
+        grads = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(grads)
+        if not torch.isfinite(norm):
+            raise DivergedError(
+                f"iteration {trainer.global_step + 1}: the gradient is not finite (norm {float(norm)}); {ADVICE}"
+            )
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % self.check_every:
+            return
+        assert isinstance(pl_module, EBMModule)
+        local = trainer.callback_metrics.get("train/energy_gap")
+        if local is None:
+            return
+        gap = float(all_sum(local.detach().to(pl_module.device))) / world_size()
+        self._gap = gap if self._gap is None else SMOOTHING * self._gap + (1 - SMOOTHING) * gap
+        space = pl_module.space
+        limit = self.max_gap or space.num_sites * math.log(space.num_categories)
+        if not abs(self._gap) <= limit:
+            raise DivergedError(
+                f"iteration {trainer.global_step}: the energy gap between data and chains is {self._gap:.1f} nats, beyond "
+                f"±{limit:.1f}: the chains no longer follow the model; {ADVICE}"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"gap": self._gap}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._gap = state_dict["gap"]

@@ -1,0 +1,164 @@
+"""AIS log-likelihoods of the averaged weights, every so many iterations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, WeightAveraging
+from rich.progress import Progress
+
+from gwg_dist.callbacks.progress import console, progress_of, track
+from gwg_dist.data import DiscreteData, Splits
+from gwg_dist.distributed import rank
+from gwg_dist.evaluation import AISResult, Likelihood, ais, beta_schedule, log_likelihood
+from gwg_dist.module import EBMModule
+from gwg_dist.seeding import make_generator
+
+
+@dataclass(frozen=True)
+class AISSettings:
+    """How log Z is estimated.
+
+    Args:
+        num_chains: on all ranks together.
+        num_temperatures: gradient evaluations a chain.
+        schedule: "linear" or "sigmoid".
+
+    Raises:
+        ValueError: fewer than two chains or one temperature, an unknown schedule.
+    """
+
+    num_chains: int = 200
+    num_temperatures: int = 1000
+    schedule: str = "linear"
+
+    def __post_init__(self) -> None:
+        if self.num_chains < 2:
+            raise ValueError(f"num_chains must be at least 2 for a standard error, got {self.num_chains}")
+        beta_schedule(self.num_temperatures, self.schedule)
+
+
+@dataclass(frozen=True)
+class Report:
+    """An estimate of log Z and what follows from it, by split."""
+
+    estimate: AISResult
+    likelihoods: dict[str, Likelihood]
+    reference: dict[str, float]
+
+    def metrics(self) -> dict[str, float]:
+        """For loggers: nats, counts."""
+        values = {f"{name}/log_likelihood": likelihood.mean for name, likelihood in self.likelihoods.items()}
+        return values | {
+            "ais/log_z": self.estimate.log_z,
+            "ais/log_z_stderr": self.estimate.stderr,
+            "ais/ess": self.estimate.ess,
+            "ais/collapsed": float(self.estimate.collapsed),
+        }
+
+
+def evaluate_module(
+    module: EBMModule, splits: Splits, settings: AISSettings, *, iteration: int, progress: Progress | None = None
+) -> Report:
+    """AIS on the module's present weights and the likelihood of validation and test; called on every rank."""
+    generator = make_generator(module.seed, "ais", iteration, rank(), device=module.device)
+    with track(progress, "AIS", settings.num_temperatures) as advance:
+        estimate = ais(
+            module.target, module.sampler, generator=generator, num_chains=settings.num_chains,
+            num_temperatures=settings.num_temperatures, schedule=settings.schedule, backend=module.backend, progress=advance,
+        )  # fmt: skip
+    likelihoods, reference = {}, {}
+    for name, codes in (("val", splits.validation), ("test", splits.test)):
+        if len(codes):
+            codes = codes.to(module.device)
+            likelihoods[name] = log_likelihood(module.target, codes, estimate)
+            reference[name] = float(module.reference.log_prob(module.space.encode(codes, module.dtype)).double().mean())
+    return Report(estimate, likelihoods, reference)
+
+
+class AISLikelihood(Callback):
+    """Logs val/log_likelihood, test/log_likelihood (nats) and the state of the AIS weights; warns when they collapse.
+
+    Put it after a WeightAveraging callback, so that it sees that iteration's average.
+
+    Args:
+        every: iterations between two evaluations; the last iteration is evaluated as well. 0 turns it off.
+        num_chains: on all ranks together.
+        num_temperatures: gradient evaluations a chain.
+        schedule: "linear" or "sigmoid".
+        final_temperatures: of the evaluation after training, on the best weights.
+
+    Raises:
+        ValueError: a count outside its range, an unknown schedule.
+    """
+
+    def __init__(
+        self,
+        *,
+        every: int = 1000,
+        num_chains: int = 200,
+        num_temperatures: int = 500,
+        schedule: str = "linear",
+        final_temperatures: int = 2000,
+    ) -> None:
+        if every < 0:
+            raise ValueError(f"every must not be negative, got {every}")
+        self.every = every
+        self.settings = AISSettings(num_chains, num_temperatures, schedule)
+        self.final_settings = replace(self.settings, num_temperatures=final_temperatures)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if not self.every or (step % self.every and step != trainer.max_steps):
+            return
+        assert isinstance(pl_module, EBMModule)
+        data: DiscreteData = pl_module.data
+        with averaged_weights(trainer, pl_module):
+            report = evaluate_module(
+                pl_module, data.splits, self.settings, iteration=step, progress=progress_of(trainer)
+            )
+        metrics = report.metrics()
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step)
+        pl_module.log_dict(metrics | {"ais/iteration": float(step)}, logger=False)
+        if trainer.is_global_zero:
+            console.print(describe(report, step))
+
+
+def describe(report: Report, step: int) -> str:
+    """One line; a second one where the weights have collapsed."""
+    estimate = report.estimate
+    parts = [f"{name} {value.mean:.2f}" for name, value in report.likelihoods.items()]
+    line = (
+        f"iteration {step}: log-likelihood {', '.join(parts)} ± {estimate.stderr:.2f} nats "
+        f"(AIS, {estimate.num_temperatures} temperatures, ESS {estimate.ess:.0f} of {len(estimate.log_weights)})"
+    )
+    return f"{line}\n[bold red]{collapse_warning(estimate)}[/]" if estimate.collapsed else line
+
+
+def collapse_warning(estimate: AISResult) -> str:
+    """What to make of an estimate that a handful of chains carry."""
+    return (
+        f"warning: {estimate.ess:.1f} of {len(estimate.log_weights)} AIS chains carry the estimate; do not believe this "
+        "likelihood. Use more temperatures; if that does not help, the model has modes that its chains do not reach: "
+        "more steps an iteration, a lower learning rate, or restarts."
+    )
+
+
+@contextmanager
+def averaged_weights(trainer: Trainer, module: LightningModule) -> Iterator[None]:
+    """Within it the module holds the averaged weights, through the hooks that swap them for Lightning's validation."""
+    averages = [callback for callback in trainer.callbacks if isinstance(callback, WeightAveraging)]  # pyright: ignore[reportAttributeAccessIssue]
+    for callback in averages:
+        callback.on_validation_epoch_start(trainer, module)
+    try:
+        yield
+    finally:
+        for callback in averages:
+            callback.on_validation_epoch_end(trainer, module)

@@ -1,0 +1,128 @@
+"""A progress bar for iterations, and one for whatever runs inside an iteration.
+
+On a terminal: a live bar. Elsewhere (a log file, a batch job): a line every ten seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+LINE_SECONDS = 10.0
+REFRESH_SECONDS = 0.25
+SHOWN = {
+    "train/loss": "loss {:+.2f}",
+    "train/energy_gap": "gap {:+.2f}",
+    "train/accept_prob": "accept {:.2f}",
+    "train/hops": "hops {:.2f}",
+    "val/log_likelihood": "val {:.2f} nats",
+}
+
+console = Console(stderr=True, highlight=False)
+
+
+def make_progress() -> Progress:
+    """A bar of ours; it shows nothing where there is no terminal."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
+        TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn(),
+        console=console, disable=not console.is_terminal, refresh_per_second=4,
+    )  # fmt: skip
+
+
+@contextmanager
+def track(progress: Progress | None, description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar for ``total`` rounds; call what it yields with the number of the round, as often as you like."""
+    if progress is None:
+        yield lambda _: None
+        return
+    task = progress.add_task(description, total=total, text="")
+    shown = time.monotonic()
+
+    def advance(done: int) -> None:
+        nonlocal shown
+        if time.monotonic() - shown > REFRESH_SECONDS:
+            shown = time.monotonic()
+            progress.update(task, completed=done)
+
+    try:
+        yield advance
+    finally:
+        progress.remove_task(task)
+
+
+class TrainingProgress(ProgressBar):
+    """Iterations with loss, energy gap (nats), acceptance, hops a step, MCMC steps a second, time left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.progress: Progress | None = None
+        self._enabled = True
+
+    def disable(self) -> None:
+        self._enabled = False
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not (self._enabled and trainer.is_global_zero):
+            return
+        self.progress = make_progress()
+        self.progress.start()
+        self._task = self.progress.add_task("training", total=trainer.max_steps, completed=trainer.global_step, text="")
+        self._shown = self._line = time.monotonic()
+        self._last = (trainer.global_step, time.monotonic())
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.monotonic()
+        if self.progress is None or now - self._shown < REFRESH_SECONDS:
+            return
+        self._shown = now
+        step, since = self._last
+        rate = (trainer.global_step - step) * getattr(pl_module, "num_steps", 1) / max(now - since, 1e-9)
+        text = self._text(trainer, rate)
+        self.progress.update(self._task, completed=trainer.global_step, text=text)
+        if now - self._line >= LINE_SECONDS:
+            self._line, self._last = now, (trainer.global_step, now)
+            if not console.is_terminal:
+                console.print(f"iteration {trainer.global_step}/{trainer.max_steps}  {text}", soft_wrap=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.progress is not None:
+            self.progress.update(self._task, completed=trainer.global_step)
+        self._stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._stop()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._stop()
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        console.print(*args)
+
+    def _stop(self) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None
+
+    def _text(self, trainer: Trainer, rate: float) -> str:
+        metrics = trainer.callback_metrics
+        parts = [form.format(float(metrics[name])) for name, form in SHOWN.items() if name in metrics]
+        return "  ".join([*parts, f"{rate:.0f} steps/s"])
+
+
+def progress_of(trainer: Trainer) -> Progress | None:
+    """The live display of this trainer, if it has one on this rank."""
+    bar = trainer.progress_bar_callback
+    return bar.progress if isinstance(bar, TrainingProgress) else None

@@ -1,0 +1,67 @@
+"""Looking at a run: pictures of the chains, recovered couplings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from gwg_dist.chains import ChainBuffer
+from gwg_dist.module import EBMModule
+from gwg_dist.pictures import save_grid
+
+
+class SamplePictures(Callback):
+    """Writes chains of the buffer to samples.png, and to samples/ITERATION.png, on rank 0.
+
+    Args:
+        folder: the run's.
+        every: iterations between two pictures; 0 turns it off.
+        num: chains shown.
+
+    Raises:
+        ValueError: a negative ``every``, ``num`` below 1.
+    """
+
+    def __init__(self, folder: str | Path, *, every: int = 1000, num: int = 64) -> None:
+        if every < 0:
+            raise ValueError(f"every must not be negative, got {every}")
+        if num < 1:
+            raise ValueError(f"num must be positive, got {num}")
+        self.folder = Path(folder)
+        self.every = every
+        self.num = num
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        due = self.every and (step % self.every == 0 or step == trainer.max_steps)
+        assert isinstance(pl_module, EBMModule)
+        if not due or not trainer.is_global_zero or not isinstance(pl_module.chains, ChainBuffer):
+            return
+        codes = pl_module.space.unpack(pl_module.chains.packed[: self.num])
+        (self.folder / "samples").mkdir(parents=True, exist_ok=True)
+        if save_grid(codes, pl_module.space, self.folder / "samples" / f"{step:07d}.png"):
+            save_grid(codes, pl_module.space, self.folder / "samples.png")
+
+
+class CouplingError(Callback):
+    """Logs ising/coupling_rmse where both the data and the energy have couplings J: sqrt(mean (J - J_true)^2).
+
+    The mean is over all D^2 entries, as in the score -log RMSE of Grathwohl et al. (2021, section 6.3).
+    """
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % trainer.log_every_n_steps:
+            return
+        assert isinstance(pl_module, EBMModule)
+        true, learned = getattr(pl_module.data, "coupling", None), getattr(pl_module.energy, "coupling", None)
+        if isinstance(true, torch.Tensor) and isinstance(learned, torch.Tensor):
+            error = learned.detach() - true.to(learned.device)
+            pl_module.log("ising/coupling_rmse", error.square().mean().sqrt())

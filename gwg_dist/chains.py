@@ -1,0 +1,155 @@
+"""Where chains start, and what is kept of them: persistent chains in a replay buffer, or chains from the data.
+
+Everything a sampler needs to know is the point it starts from, so CD-k, PCD and restarts differ in this file only. A
+source holds x alone: values and gradients are evaluated afresh, because the weights have changed since. The buffer
+is a plain tensor, not a module buffer: DDP's constructor would overwrite every rank's chains with rank 0's.
+
+Not implemented: prioritised replay, chains swapped between ranks.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gwg_dist.distributed import gather_rows, share
+from gwg_dist.reference import Reference
+from gwg_dist.spaces import Space
+
+INITS = ("reference", "data", "uniform")
+
+
+class Start(NamedTuple):
+    """Codes ``(B, D)`` where a batch of chains starts, and the source's rows that they come from."""
+
+    codes: Tensor
+    rows: Tensor
+
+
+class ChainSource(ABC):
+    """Gives a batch of chains its start and takes back its end."""
+
+    def setup(
+        self,
+        space: Space,
+        reference: Reference,
+        data: Tensor,
+        *,
+        generator: torch.Generator,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """Make this rank's share of the chains on the generator's device. ``data`` holds codes ``(N, D)``."""
+        self.space = space
+        self.reference = reference
+        self.rank = rank
+        self.world_size = world_size
+
+    @abstractmethod
+    def start(self, data: Tensor, *, generator: torch.Generator) -> Start:
+        """Where one chain per row of ``data``, codes ``(B, D)``, starts."""
+
+    @abstractmethod
+    def keep(self, start: Start, codes: Tensor) -> None:
+        """Take the ends of the chains that began at ``start``."""
+
+    def gather(self) -> Tensor | None:
+        """The packed chains of all ranks; called on every rank. None where nothing is kept."""
+        return None
+
+    def restore(self, packed: Tensor | None) -> None:
+        """Take this rank's share of what ``gather`` returned, on any number of ranks."""
+
+
+class DataChains(ChainSource):
+    """Contrastive divergence: every chain starts at a data point and nothing is kept (Hinton, 2002)."""
+
+    def start(self, data: Tensor, *, generator: torch.Generator) -> Start:
+        del generator
+        return Start(data, torch.empty(0, dtype=torch.int64, device=data.device))
+
+    def keep(self, start: Start, codes: Tensor) -> None:
+        del start, codes
+
+
+class ChainBuffer(ChainSource):
+    """Persistent chains (Tieleman, 2008), a batch of them moved in each iteration.
+
+    A batch is drawn without replacement; each of its chains restarts with probability ``restart_prob`` at the
+    reference. Stored packed: 98 bytes a chain of 28x28 binary sites.
+
+    Args:
+        size: number of chains on all ranks together.
+        init: where chains are born: "reference", "data" or "uniform".
+        restart_prob: probability that a chain of the batch starts afresh at the reference.
+
+    Raises:
+        ValueError: a size below 1, an unknown init, a probability outside [0, 1].
+    """
+
+    def __init__(self, *, size: int = 10_000, init: str = "reference", restart_prob: float = 0.0) -> None:
+        if size < 1:
+            raise ValueError(f"size must be positive, got {size}")
+        if init not in INITS:
+            raise ValueError(f"init must be one of {', '.join(INITS)}, got {init!r}")
+        if not 0 <= restart_prob <= 1:
+            raise ValueError(f"restart_prob must lie in [0, 1], got {restart_prob}")
+        self.size = size
+        self.init = init
+        self.restart_prob = restart_prob
+        self.packed = torch.empty(0)
+
+    def setup(
+        self,
+        space: Space,
+        reference: Reference,
+        data: Tensor,
+        *,
+        generator: torch.Generator,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        super().setup(space, reference, data, generator=generator, rank=rank, world_size=world_size)
+        mine = share(self.size, rank, world_size)
+        self.packed = space.pack(self._born(mine.stop - mine.start, data, generator))
+
+    def start(self, data: Tensor, *, generator: torch.Generator) -> Start:
+        """Raises ValueError where this rank's share of the buffer is smaller than its share of the batch."""
+        if len(self.packed) < len(data):
+            raise ValueError(
+                f"a buffer of size {self.size} over {self.world_size} rank(s) cannot give {len(data)} chains to a "
+                "batch: chains.size must be at least the batch size"
+            )
+        device = self.packed.device
+        rows = torch.randperm(len(self.packed), generator=generator, device=device)[: len(data)]
+        codes = self.space.unpack(self.packed[rows])
+        if self.restart_prob > 0:
+            fresh = self.reference.sample(len(data), generator=generator)
+            restart = torch.rand(len(data), 1, generator=generator, device=device) < self.restart_prob
+            codes = torch.where(restart, fresh, codes)
+        return Start(codes, rows)
+
+    def keep(self, start: Start, codes: Tensor) -> None:
+        self.packed[start.rows] = self.space.pack(codes)
+
+    def gather(self) -> Tensor:
+        return gather_rows(self.packed).cpu()
+
+    def restore(self, packed: Tensor | None) -> None:
+        """Raises ValueError where the checkpoint holds no chains, or chains of another space or number."""
+        expected = (self.size, *self.packed.shape[1:])
+        if packed is None or tuple(packed.shape) != expected:
+            found = "none" if packed is None else f"{tuple(packed.shape)}"
+            raise ValueError(f"the checkpoint's chains do not fit this run: expected packed {expected}, found {found}")
+        self.packed = packed[share(self.size, self.rank, self.world_size)].to(self.packed.device)
+
+    def _born(self, num: int, data: Tensor, generator: torch.Generator) -> Tensor:
+        if self.init == "reference":
+            return self.reference.sample(num, generator=generator)
+        if self.init == "uniform":
+            return self.space.uniform_codes(num, generator=generator)
+        rows = torch.randint(len(data), (num,), generator=generator, device=generator.device)
+        return data.to(generator.device)[rows]

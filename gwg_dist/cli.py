@@ -1,0 +1,203 @@
+"""The settings of a run: one parser for the command line, YAML files and the config that a run leaves behind.
+
+Every class is picked by its name or import path, its settings follow as dotted keys, and a key or value that does not
+fit is one line that names it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
+
+from gwg_dist.callbacks import AISLikelihood, DivergenceGuard, console
+from gwg_dist.data import DiscreteData
+from gwg_dist.errors import DivergedError, InputError
+from gwg_dist.module import EBMModule
+
+DEFAULTS: dict[str, Any] = {
+    "data": {"class_path": "gwg_dist.data.Digits"},
+    "model.energy": {"class_path": "gwg_dist.energies.RBMEnergy"},
+    "model.sampler": {"class_path": "gwg_dist.samplers.GWG"},
+    "model.chains": {"class_path": "gwg_dist.chains.ChainBuffer"},
+    "model.objective": {"class_path": "gwg_dist.objectives.ContrastiveDivergence"},
+    "trainer.max_steps": 5000,
+    "trainer.devices": 1,
+    "trainer.log_every_n_steps": 50,
+    "trainer.enable_model_summary": False,
+}
+# Set by fit: training is counted in iterations, evaluation is a callback, and everything is in the run folder.
+FIXED_TRAINER_SETTINGS = {
+    "default_root_dir", "max_epochs", "min_epochs", "fast_dev_run", "limit_train_batches", "limit_val_batches",
+    "limit_test_batches", "limit_predict_batches", "overfit_batches", "val_check_interval", "check_val_every_n_epoch",
+    "num_sanity_val_steps", "accumulate_grad_batches", "use_distributed_sampler", "reload_dataloaders_every_n_epochs",
+    "enable_checkpointing", "inference_mode", "enable_autolog_hparams", "model_registry",
+}  # fmt: skip
+
+
+class Parser(ArgumentParser):
+    """Prints mistakes as one line with the nearest known key, and exits with 2."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:  # a nested parser: the outer one adds its context
+            super().error(message, ex)
+        fail(self.explain(message))
+
+    def explain(self, message: str) -> str:
+        """``message`` on one line, and what the user may have meant."""
+        text = plain(message)
+        for pattern, candidates in (
+            (r"unrecognized arguments: --([\w.]+)", self.known_keys()),
+            (r"Option '([\w.]+)' is not accepted", self.known_keys()),
+            (r"does not accept option '([\w.]+)'", self.known_keys()),
+            (r"there is no class (\w+)", [cls.__name__ for found in nested_classes().values() for cls in found]),
+        ):
+            wrong = re.search(pattern, text)
+            if wrong:
+                near = nearest(wrong[1], candidates)
+                return f"{text} (did you mean {near}?)" if near else text
+        return text
+
+    def known_keys(self) -> list[str]:
+        """Every dotted key, those of the nested classes included."""
+        keys = [action.dest for action in self._actions if action.dest]
+        for prefix, classes in nested_classes().items():
+            keys += [f"{prefix}.{name}" for cls in classes for name in settings_of(cls)]
+        return [key for key in dict.fromkeys(keys) if not key.endswith(".help")]
+
+
+def plain(message: str) -> str:
+    """A parser's message without what it says about its own types."""
+    text = " ".join(line.strip(" -") for line in message.splitlines() if line.strip())
+    for noise in (
+        r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: ",
+        r"Type \S+\[.*?\] expects a function or a callable class: ",
+        r" ?Expected a <class 'NoneType'>",
+        r" ?Given value type: .*",
+        r"Expected a path but \S+ either not accessible or invalid ",
+        r" Got value: Namespace.*",
+        r"Problem with given class_path '\S+': ",
+        r"Parser (?=key)",
+    ):
+        text = re.sub(noise, "", text)
+    text = re.sub(r"Expected a dot import path string: (\S+)", r"there is no class \1", text)
+    return re.sub(r"<class '([\w.]+)'>", r"\1", text)
+
+
+def nearest(word: str, candidates: list[str]) -> str | None:
+    """The candidate most like ``word``, as a whole or by its last part."""
+    whole = difflib.get_close_matches(word, candidates, n=1)
+    if whole:
+        return whole[0]
+    by_end = {candidate.rsplit(".", 1)[-1]: candidate for candidate in reversed(candidates)}
+    ends = difflib.get_close_matches(word.rsplit(".", 1)[-1], by_end, n=1)
+    return by_end[ends[0]] if ends else None
+
+
+def nested_classes() -> dict[str, list[type]]:
+    """The classes that a user picks, by the key under which they are picked."""
+    from gwg_dist.chains import ChainSource
+    from gwg_dist.energies import Energy
+    from gwg_dist.objectives import Objective
+    from gwg_dist.samplers import Sampler
+
+    bases = {
+        "data": DiscreteData, "model.energy": Energy, "model.sampler": Sampler,
+        "model.chains": ChainSource, "model.objective": Objective,
+    }  # fmt: skip
+    return {prefix: subclasses(base) for prefix, base in bases.items()}
+
+
+def subclasses(base: type) -> list[type]:
+    """All of them, at any depth."""
+    return [sub for direct in base.__subclasses__() for sub in (direct, *subclasses(direct))]
+
+
+def settings_of(cls: type) -> list[str]:
+    """The names of a class's arguments."""
+    return [name for name in inspect.signature(cls).parameters if name != "space"]
+
+
+def build_parser(prog: str = "python -m gwg_dist.fit", description: str | None = None) -> Parser:
+    """The parser of a run."""
+    parser = Parser(prog=prog, description=description, allow_abbrev=False, exit_on_error=True)
+    parser.add_argument("-c", "--config", action=ActionConfigFile, help="a YAML file of settings; later ones win")
+    parser.add_argument("--run_dir", type=str | None, default=None, help="folder of the run; runs/NAME-TIME by default")
+    parser.add_argument(
+        "--ckpt_path", type=str | None, default=None,
+        help="go on from a checkpoint: a file, or 'last' for the run folder's newest (afresh where there is none)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="of every random stream")
+    parser.add_argument("--checkpoint_every", type=int, default=500, help="iterations between two last.ckpt")
+    parser.add_argument("--pictures_every", type=int, default=1000, help="iterations between two pictures; 0 for none")
+    parser.add_subclass_arguments(DiscreteData, "data", required=True)
+    parser.add_class_arguments(EBMModule, "model", sub_configs=True, skip={"seed"})
+    parser.add_class_arguments(AISLikelihood, "evaluation")
+    parser.add_class_arguments(EMAWeightAveraging, "ema", fail_untyped=False, skip={"device", "use_buffers"})
+    parser.add_class_arguments(DivergenceGuard, "guard")
+    parser.add_class_arguments(
+        Trainer, "trainer", instantiate=False, fail_untyped=False, sub_configs=True, skip=FIXED_TRAINER_SETTINGS
+    )
+    parser.link_arguments("data", "model.energy.init_args.space", compute_fn=_space_of, apply_on="instantiate")
+    parser.set_defaults(DEFAULTS)
+    return parser
+
+
+def instantiate(parser: Parser, config: Namespace) -> Namespace:
+    """The objects of a config. Raises InputError where a class refuses its settings."""
+    try:
+        return parser.instantiate_classes(config)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(plain(str(error))) from error
+
+
+def save_config(parser: Parser, config: Namespace, path: Path) -> None:
+    """The resolved settings as YAML; a file that says something else is kept under another name."""
+    kept = config.clone()
+    for name in ("config", "run_dir", "ckpt_path"):
+        kept.pop(name, None)
+    text = parser.dump(kept, skip_none=False, format="yaml")
+    if path.is_file() and path.read_text() != text:
+        number = 1
+        while path.with_name(f"config.{number}.yaml").exists():
+            number += 1
+        path.rename(path.with_name(f"config.{number}.yaml"))
+    path.write_text(text)
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+    """Print one line and exit."""
+    console.print(f"[bold red]error:[/] {_escape(message)}", soft_wrap=True)
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def errors_for_people() -> Iterator[None]:
+    """Turns the errors a user can cause into one line: exit 2 for a mistake, 3 for divergence, 130 for Ctrl-C."""
+    try:
+        yield
+    except InputError as error:
+        fail(str(error))
+    except DivergedError as error:
+        fail(f"{error}. The last checkpoint is from before this.", code=3)
+    except KeyboardInterrupt:
+        fail("interrupted; go on with --resume", code=130)
+
+
+def _space_of(data: DiscreteData) -> Any:
+    return data.space
+
+
+def _escape(message: str) -> str:
+    return message.replace("[", "\\[")

@@ -1,0 +1,102 @@
+"""Any numpy file of integers."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gwg_dist.data.base import DiscreteData, Splits, split_rows
+from gwg_dist.data.files import read_arrays
+from gwg_dist.errors import InputError
+from gwg_dist.spaces import Binary, Categorical, Space
+
+
+class Arrays(DiscreteData):
+    """Integers 0..K-1 of shape (N, ...) from a .npy or .npz; the trailing axes are the shape of the space.
+
+    Args:
+        path: the file.
+        batch_size: points in an iteration, on all ranks together.
+        train: name of the training array; None takes the only array, or else x_train, train or x.
+        validation: name of the validation array; None cuts ``held_out`` of the training points.
+        test: name of the test array; None cuts as many again.
+        num_categories: K; None takes the largest value found plus one, at least 2. K = 2 is a Binary space.
+        held_out: fraction for each split that is cut.
+
+    Raises:
+        InputError: a file or field that cannot be used.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        batch_size: int = 100,
+        train: str | None = None,
+        validation: str | None = None,
+        test: str | None = None,
+        num_categories: int | None = None,
+        held_out: float = 0.1,
+    ) -> None:
+        if not 0 < held_out < 0.5:
+            raise ValueError(f"held_out must lie in (0, 0.5), got {held_out}")
+        self.path = path
+        arrays = read_arrays(path, "data.path")
+        names = (train or self._main_array(arrays), validation, test)
+        parts = [None if name is None else self._integers(arrays, name) for name in names]
+        found = [part for part in parts if part is not None]
+        shape = found[0].shape[1:] or (1,)
+        if any(part.shape[1:] != found[0].shape[1:] for part in found):
+            shapes = ", ".join(str(part.shape) for part in found)
+            raise InputError(f"data.path: the arrays of {path} must agree in all axes but the first, got {shapes}")
+        largest = max(int(part.max()) for part in found)
+        space = self._space(shape, largest, num_categories)
+        super().__init__(space, batch_size=batch_size)
+        self.held_out = held_out
+        codes = [
+            None if part is None else torch.from_numpy(np.ascontiguousarray(part)).flatten(1).to(space.code_dtype)
+            for part in (p if p is None else p.reshape(len(p), -1) for p in parts)
+        ]
+        self._parts: tuple[Tensor | None, ...] = tuple(codes)
+
+    def load(self) -> Splits:
+        train, validation, test = self._parts
+        assert train is not None
+        num = max(round(self.held_out * len(train)), 1)
+        cut = split_rows(train, num if validation is None else 0, num if test is None else 0)
+        return Splits(
+            cut.train, cut.validation if validation is None else validation, cut.test if test is None else test
+        )
+
+    def _main_array(self, arrays: dict[str, np.ndarray]) -> str:
+        if len(arrays) == 1:
+            return next(iter(arrays))
+        for name in ("x_train", "train", "x"):
+            if name in arrays:
+                return name
+        raise InputError(
+            f"data.train: name the training array of {self.path}; it has {', '.join(sorted(arrays)) or 'none'}"
+        )
+
+    def _integers(self, arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
+        where = f"data.path: array {name!r} of {self.path}"
+        if name not in arrays:
+            raise InputError(f"{where} does not exist; there are {', '.join(sorted(arrays))}")
+        array = arrays[name]
+        if array.ndim < 2 or not array.size:
+            raise InputError(f"{where} must have shape (N, sites) with data in it, got {array.shape}")
+        if array.dtype.kind == "f" and np.isfinite(array).all() and (array == np.round(array)).all():
+            array = array.astype(np.int64)
+        if array.dtype.kind not in "iub":
+            raise InputError(f"{where} must hold integers 0..K-1, got {array.dtype} with other values")
+        array = array.astype(np.int64)
+        if array.min() < 0:
+            raise InputError(f"{where} must hold integers 0..K-1, got a smallest value of {array.min()}")
+        return array
+
+    def _space(self, shape: tuple[int, ...], largest: int, num_categories: int | None) -> Space:
+        categories = max(largest + 1, 2) if num_categories is None else num_categories
+        if largest >= categories:
+            raise InputError(f"data.num_categories is {categories}, but {self.path} holds a value of {largest}")
+        return Binary(shape) if categories == 2 else Categorical(shape, categories)

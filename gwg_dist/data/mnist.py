@@ -1,0 +1,123 @@
+"""MNIST as binary images of 28x28: 50,000 training, 10,000 validation, 10,000 test.
+
+The last 10,000 of the published training images are the validation set. Files are taken from ``root`` where they are,
+and downloaded into it where they are not.
+"""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gwg_dist.data.base import DiscreteData, Splits, binarize, check_binarization
+from gwg_dist.data.files import read_arrays
+from gwg_dist.errors import InputError
+from gwg_dist.spaces import Binary
+
+NUM_VALIDATION = 10_000
+IDX_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+IDX_FILES = {
+    "train-images-idx3-ubyte.gz": "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "t10k-images-idx3-ubyte.gz": "md5:9fb629c4189551a2d022fa330f9573f3",
+}
+PUBLISHED_URL = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"
+PUBLISHED_FILES = {
+    "binarized_mnist_train.amat": 50_000,
+    "binarized_mnist_valid.amat": 10_000,
+    "binarized_mnist_test.amat": 10_000,
+}
+
+
+class MNIST(DiscreteData):
+    """Binary MNIST.
+
+    Args:
+        batch_size: images in an iteration, on all ranks together.
+        binarization: "dynamic", "static" (drawn once here), "threshold", or "published" for the fixed draw of
+            Salakhutdinov and Murray (2008) that papers call static MNIST.
+        root: a folder with mnist.npz (x_train, x_test), the idx files or the published .amat files, or a .npz itself;
+            what it lacks is downloaded into it.
+    """
+
+    def __init__(self, *, batch_size: int = 100, binarization: str = "dynamic", root: str = "data") -> None:
+        check_binarization(binarization, "published")
+        super().__init__(Binary((28, 28)), batch_size=batch_size)
+        self.binarization = binarization
+        self.root = Path(root)
+
+    def prepare_data(self) -> None:
+        if self.binarization == "published":
+            _download(self.root, PUBLISHED_URL, dict.fromkeys(PUBLISHED_FILES))
+        elif self._archive() is None:
+            _download(self.root, IDX_URL, IDX_FILES)
+
+    def load(self) -> Splits:
+        if self.binarization == "published":
+            return Splits(*(_read_amat(self.root / name, rows) for name, rows in PUBLISHED_FILES.items()))
+        archive = self._archive()
+        if archive is not None:
+            arrays = read_arrays(archive, "data.root")
+            train, test = (_images(arrays, field, archive) for field in ("x_train", "x_test"))
+        else:
+            train, test = (_read_idx(self.root / name) for name in IDX_FILES)
+        if len(train) <= NUM_VALIDATION:
+            raise InputError(f"data.root: {self.root} has {len(train)} training images, more than 10000 are expected")
+        parts = (train[:-NUM_VALIDATION], train[-NUM_VALIDATION:], test)
+        return binarize(Splits(*(part.float() / 255 for part in parts)), self.binarization)
+
+    def _archive(self) -> Path | None:
+        if self.root.suffix == ".npz":
+            return self.root
+        archive = self.root / "mnist.npz"
+        return archive if archive.is_file() else None
+
+
+def _images(arrays: dict[str, np.ndarray], field: str, path: Path) -> Tensor:
+    if field not in arrays:
+        raise InputError(f"data.root: {path} has no array {field!r}; it has {', '.join(sorted(arrays))}")
+    array = arrays[field]
+    if array.dtype != np.uint8 or array.shape[1:] != (28, 28):
+        raise InputError(
+            f"data.root: {field} of {path} must be uint8 of shape (N, 28, 28), got {array.dtype} {array.shape}"
+        )
+    return torch.from_numpy(array).flatten(1)
+
+
+def _read_idx(path: Path) -> Tensor:
+    try:
+        raw = gzip.decompress(path.read_bytes())
+        header = np.frombuffer(raw, ">i4", count=4)
+        array = np.frombuffer(raw, np.uint8, offset=16).reshape(header[1], header[2] * header[3])
+    except (OSError, EOFError, ValueError) as error:
+        raise InputError(f"data.root: {path} is not a gzipped idx file of images: {error}") from error
+    return torch.from_numpy(array.copy())
+
+
+def _read_amat(path: Path, rows: int) -> Tensor:
+    try:
+        array = np.loadtxt(path, dtype=np.uint8)
+    except (OSError, ValueError) as error:
+        raise InputError(f"data.root: {path} is not a table of 0 and 1: {error}") from error
+    if array.shape != (rows, 784):
+        raise InputError(f"data.root: {path} must have shape ({rows}, 784), got {array.shape}")
+    return torch.from_numpy(array)
+
+
+def _download(root: Path, url: str, files: dict[str, str | None]) -> None:
+    missing = {name: known for name, known in files.items() if not (root / name).is_file()}
+    if not missing:
+        return
+    import pooch  # imported where it is needed: most runs have their files
+
+    for name, known_hash in missing.items():
+        try:
+            pooch.retrieve(url + name, known_hash=known_hash, fname=name, path=root, progressbar=False)
+        except Exception as error:
+            raise InputError(
+                f"data.root: {root} lacks {name} and it could not be downloaded ({error}); put it there, or point "
+                "data.root at a folder with mnist.npz"
+            ) from error

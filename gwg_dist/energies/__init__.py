@@ -1,0 +1,9 @@
+"""Energies: one file each."""
+
+from gwg_dist.energies.base import Energy
+from gwg_dist.energies.ising import IsingEnergy, IsingTorusEnergy
+from gwg_dist.energies.mlp import MLPEnergy
+from gwg_dist.energies.rbm import RBMEnergy
+from gwg_dist.energies.resnet import ResNetEnergy
+
+__all__ = ["Energy", "IsingEnergy", "IsingTorusEnergy", "MLPEnergy", "RBMEnergy", "ResNetEnergy"]

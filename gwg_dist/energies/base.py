@@ -1,0 +1,45 @@
+"""The interface of an energy."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from gwg_dist.spaces import Binary, Space
+
+
+class Energy(nn.Module, ABC):
+    """E(x), low where x is probable: p(x) = ref(x) exp(-E(x)) / Z.
+
+    A new energy is one file: a subclass whose first argument is ``space`` and whose one method is ``forward``.
+    ::
+
+        class Pairs(Energy):
+            def __init__(self, space, width: int = 8):
+                super().__init__(space)
+                self.factor = nn.Linear(space.num_sites, width)
+
+            def forward(self, x):
+                return self.factor(x).square().sum(1)
+
+    The energy must be differentiable in x taken as real numbers: the proposal reads ∇E. It may also offer
+    ``energy_and_grad(x)`` (see ``gwg_dist.target.ClosedForm``), which is then used in place of autograd.
+
+    Args:
+        space: where x lives.
+    """
+
+    def __init__(self, space: Space) -> None:
+        super().__init__()
+        self.space = space
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """E(x) in nats, ``(B,)``, from floats ``(B, D)`` (binary) or one-hot ``(B, D, K)`` (categorical)."""
+
+
+def require_binary(energy: type[Energy], space: Space) -> None:
+    """Raise ValueError, naming both, where an energy for binary points gets another space."""
+    if not isinstance(space, Binary):
+        raise ValueError(f"{energy.__name__} is for Binary spaces, got {space}; MLPEnergy and ResNetEnergy take any")

@@ -1,0 +1,231 @@
+"""Train a deep energy-based model on discrete data, and report its likelihood.
+
+python -m gwg_dist.fit                                        handwritten digits, two minutes on two cores
+python -m gwg_dist.fit --config configs/experiment/NAME.yaml  an experiment
+python -m gwg_dist.fit --resume RUN                           go on with a run
+Any key of --print_config can be set as --dotted.key=value, and classes by name: --model.energy=ResNetEnergy.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.fabric.utilities.seed import seed_everything
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+
+from gwg_dist.callbacks import (
+    CouplingError, Interruption, SamplePictures, TrainingProgress, collapse_warning, console, evaluate_module,
+    make_progress,
+)  # fmt: skip
+from gwg_dist.checkpoints import AtomicCheckpointIO, RunCheckpoints, read_checkpoint
+from gwg_dist.cli import Parser, build_parser, errors_for_people, instantiate, save_config
+from gwg_dist.errors import InputError
+from gwg_dist.module import check_checkpoint
+from gwg_dist.runs import BEST, CONFIG, LAST, RESULTS, load_weights, report_json, report_table, write_json
+
+RUN_DIR_VARIABLE = "GWG_DIST_RUN_DIR"
+
+
+def main(args: list[str] | None = None) -> None:
+    """Parse, build, train, report. Exits with 2 for a mistake, 3 for divergence, 128 + n for signal n."""
+    quiet()
+    parser = build_parser(description=__doc__)
+    config = parser.parse_args(expand_resume(sys.argv[1:] if args is None else args))
+    with errors_for_people():
+        folder, fresh = run_folder(config)
+        fit(parser, config, folder, fresh=fresh)
+
+
+def fit(parser: Parser, config: Namespace, folder: Path, *, fresh: bool) -> None:
+    """Train what ``config`` says in ``folder``, evaluate the best weights, print the closing table."""
+    seed_everything(config.seed, verbose=False)
+    objects = instantiate(parser, config)
+    module, data = objects.model, objects.data
+    module.seed = data.seed = config.seed
+    check(config, data.batch_size)
+    if rank_zero_only.rank == 0:
+        data.prepare_data()
+        _ = data.splits
+
+    checkpoint = None if fresh else checkpoint_path(config, folder)
+    start = 0
+    if checkpoint is not None:
+        contents = read_checkpoint(checkpoint)
+        check_checkpoint(contents, module)
+        start = contents["global_step"]
+        del contents
+    if rank_zero_only.rank == 0:
+        make_folder(folder)
+        save_config(parser, config, folder / CONFIG)
+        console.print(f"run folder: {folder}" + (f", going on from iteration {start}" if checkpoint else ""))
+
+    interruption = Interruption()
+    trainer = make_trainer(config, objects, folder, interruption, start)
+    began = time.monotonic()
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    if interruption.received:
+        stopped(trainer, folder, interruption.received)
+    report(trainer, objects, folder, seconds=time.monotonic() - began)
+
+
+def make_trainer(
+    config: Namespace, objects: Namespace, folder: Path, interruption: Interruption, start: int
+) -> Trainer:
+    """The order of the callbacks matters: averages are updated before they are evaluated, all of it before a save."""
+    settings: dict[str, Any] = dict(objects.trainer)
+    callbacks = [
+        objects.guard,
+        objects.ema,
+        CouplingError(),
+        objects.evaluation,
+        SamplePictures(folder, every=config.pictures_every),
+        *(settings.pop("callbacks", None) or []),
+        interruption,
+        RunCheckpoints(folder, every=config.checkpoint_every),
+    ]
+    if settings.get("enable_progress_bar") is not False:
+        callbacks.append(TrainingProgress())
+    if settings.get("logger") is None:
+        settings["logger"] = [
+            CSVLogger(folder, name="metrics", version=f"from_{start:07d}"),
+            TensorBoardLogger(folder, name="tensorboard", version=""),
+        ]
+    several = str(settings["devices"]) not in ("1", "auto") or settings["num_nodes"] > 1
+    if settings["strategy"] == "ddp" or (settings["strategy"] == "auto" and several):
+        settings["strategy"] = DDPStrategy(broadcast_buffers=False)
+    plugins = settings.pop("plugins", None) or []
+    plugins = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
+    return Trainer(
+        **settings, callbacks=callbacks, plugins=plugins, default_root_dir=folder, max_epochs=-1,
+        num_sanity_val_steps=0, use_distributed_sampler=False,
+    )  # fmt: skip
+
+
+def report(trainer: Trainer, objects: Namespace, folder: Path, *, seconds: float) -> None:
+    """Evaluate the best weights with the final settings, on all ranks; print and write the results."""
+    module, data = objects.model, objects.data
+    path = folder / BEST if (folder / BEST).is_file() else folder / LAST
+    checkpoint = read_checkpoint(path)
+    load_weights(module, checkpoint)
+    module.to(trainer.strategy.root_device).eval()
+    settings = objects.evaluation.final_settings
+    with make_progress() as progress:
+        shown = progress if rank_zero_only.rank == 0 else None
+        result = evaluate_module(module, data.splits, settings, iteration=trainer.global_step, progress=shown)
+    if rank_zero_only.rank != 0:
+        return
+    write_json(report_json(result, checkpoint, path), folder / RESULTS)
+    console.print(report_table(result, title=f"{path.name} (iteration {checkpoint['global_step']})"))
+    if result.estimate.collapsed:
+        console.print(f"[bold red]{collapse_warning(result.estimate)}[/]")
+    if path.name == LAST:
+        console.print("no evaluation during training was fit to choose by; these are the last weights")
+    console.print(
+        f"{trainer.global_step} iterations, {seconds:.0f} s\n"
+        f"results in {folder}: {RESULTS}, samples.png, metrics, tensorboard\n"
+        f"next: python -m gwg_dist.sample {folder} --num 64\n"
+        f"      python -m gwg_dist.evaluate {folder} --num_temperatures 20000\n"
+        f"      python -m gwg_dist.fit --resume {folder} --trainer.max_steps {2 * trainer.max_steps}",
+        soft_wrap=True,
+    )
+
+
+# -- where a run lives, and whether it may ----------------------------------------------------------------------------
+
+
+def expand_resume(args: list[str]) -> list[str]:
+    """``--resume RUN`` stands for the run's config, its folder and its last checkpoint; later settings still win."""
+    expanded: list[str] = []
+    rest = iter(args)
+    for arg in rest:
+        name, equals, value = arg.partition("=")
+        if name != "--resume":
+            expanded.append(arg)
+            continue
+        run = Path(value if equals else next(rest, ""))
+        config = ["--config", str(run / CONFIG)]
+        expanded = [*config, "--run_dir", str(run), "--ckpt_path", "last", *expanded]
+    return expanded
+
+
+def run_folder(config: Namespace) -> tuple[Path, bool]:
+    """The folder, and whether the run starts afresh.
+
+    Ranks that a launcher started find the same default: the launching process hands it down, and SLURM and torchrun have
+    a name for the job. Raises InputError where another run would be overwritten.
+    """
+    if RUN_DIR_VARIABLE in os.environ and "LOCAL_RANK" in os.environ:
+        return Path(os.environ[RUN_DIR_VARIABLE]), config.ckpt_path is None
+    if config.run_dir is not None:
+        folder = Path(config.run_dir)
+    else:
+        job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID")
+        name = config.data.class_path.rsplit(".", 1)[-1].lower()
+        folder = Path("runs") / f"{name}-{job if job not in (None, 'none') else time.strftime('%Y%m%d-%H%M%S')}"
+    holds_a_run = (folder / LAST).exists() or (folder / BEST).exists() or (folder / CONFIG).exists()
+    if holds_a_run and config.ckpt_path is None and rank_zero_only.rank == 0:
+        raise InputError(f"{folder} already holds a run: go on with --resume {folder}, or choose another --run_dir")
+    os.environ[RUN_DIR_VARIABLE] = str(folder)
+    return folder, config.ckpt_path is None
+
+
+def checkpoint_path(config: Namespace, folder: Path) -> Path | None:
+    """The file that --ckpt_path means; "last" is None where the run has none yet."""
+    if config.ckpt_path != "last":
+        return Path(config.ckpt_path)
+    last = folder / LAST
+    return last if last.is_file() else None
+
+
+def make_folder(folder: Path) -> None:
+    """Raises InputError where nothing can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"run_dir: {folder} cannot be written to: {error}") from error
+
+
+def check(config: Namespace, batch_size: int) -> None:
+    """What no single class can see."""
+    if config.trainer.max_steps < 1:
+        raise InputError(f"trainer.max_steps must be positive, got {config.trainer.max_steps}")
+    chains = config.model.chains.init_args if config.model.chains is not None else Namespace()
+    size = chains.get("size")
+    if isinstance(size, int) and size < batch_size:
+        raise InputError(f"model.chains.size must be at least data.batch_size, got {size} and {batch_size}")
+
+
+def stopped(trainer: Trainer, folder: Path, number: int) -> None:
+    """Say where the run stands and exit as a process that the signal ended."""
+    if rank_zero_only.rank == 0:
+        console.print(f"stopped at iteration {trainer.global_step}; go on with: python -m gwg_dist.fit --resume {folder}")
+    sys.exit(128 + number)
+
+
+def quiet() -> None:
+    """Drop what the libraries say about themselves."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*", ".*LeafSpec.*", ".*`isinstance\\(treespec, LeafSpec\\).*", ".*srun.*available.*",
+        ".*litlogger.*", ".*Checkpoint directory.*exists.*", ".*Experiment logs directory.*exists.*",
+        ".*`log_every_n_steps`.*", ".*batch_size.*ambiguous.*", ".*infer the batch_size.*",
+    ):  # fmt: skip
+        warnings.filterwarnings("ignore", message=message)
+
+
+if __name__ == "__main__":
+    main()

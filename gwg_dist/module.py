@@ -1,0 +1,197 @@
+"""The method on one page: maximum likelihood with persistent Gibbs-With-Gradients chains, as a Lightning module.
+
+Same weights on every rank, different chains: sampling runs on the bare energy without collectives, and an iteration
+has one all-reduce, that of the gradient. Batch size and number of chains are those of all ranks together, so a run
+means the same on one GPU and on eight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from gwg_dist.chains import ChainBuffer, ChainSource
+from gwg_dist.data import DiscreteData
+from gwg_dist.distributed import gather_rows, rank, world_size
+from gwg_dist.energies import Energy
+from gwg_dist.errors import InputError
+from gwg_dist.objectives import ContrastiveDivergence, Objective
+from gwg_dist.reference import Reference
+from gwg_dist.samplers import GWG, Sampler, Target, run_chain
+from gwg_dist.seeding import make_generator
+
+NUM_DATA_STARTS = 10_000
+
+
+class EBMModule(LightningModule):
+    """p(x) = ref(x) exp(-E(x)) / Z, fitted by ascending E_model[∇E] - E_data[∇E] (Grathwohl et al., 2021, equation 2).
+
+    Args:
+        energy: E.
+        sampler: the kernel that moves the chains; GWG() where none is given.
+        chains: where they start; ChainBuffer() where none is given.
+        objective: the loss; ContrastiveDivergence() where none is given.
+        num_steps: kernel transitions an iteration.
+        learning_rate: of the optimizer, after the warm-up.
+        warmup_iterations: the learning rate rises linearly over so many iterations.
+        optimizer: called with the parameters and ``lr``; Adam where none is given.
+        smoothing: of the reference, which is fitted to the training data and then frozen.
+        backend: of ``run_chain``: "eager" or "compiled".
+        seed: of every random stream of the run.
+
+    Raises:
+        ValueError: a count, rate or smoothing outside its range.
+    """
+
+    def __init__(
+        self,
+        energy: Energy,
+        sampler: Sampler | None = None,
+        chains: ChainSource | None = None,
+        objective: Objective | None = None,
+        *,
+        num_steps: int = 20,
+        learning_rate: float = 1e-3,
+        warmup_iterations: int = 0,
+        optimizer: Callable[[Iterable], Optimizer] | None = None,
+        smoothing: float = 0.02,
+        backend: str = "eager",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if num_steps < 1:
+            raise ValueError(f"num_steps must be positive, got {num_steps}")
+        if not learning_rate > 0:
+            raise ValueError(f"learning_rate must be positive, got {learning_rate}")
+        if warmup_iterations < 0:
+            raise ValueError(f"warmup_iterations must not be negative, got {warmup_iterations}")
+        self.energy = energy
+        self.space = energy.space
+        self.reference = Reference(self.space, smoothing=smoothing)
+        self.target = Target(self.energy, self.reference)
+        self.sampler = sampler if sampler is not None else GWG()
+        self.chains = chains if chains is not None else ChainBuffer()
+        self.objective = objective if objective is not None else ContrastiveDivergence()
+        self.num_steps = num_steps
+        self.learning_rate = learning_rate
+        self.warmup_iterations = warmup_iterations
+        self.make_optimizer = optimizer
+        self.backend = backend
+        self.seed = seed
+        self._restored: dict[str, Any] | None = None
+
+    # -- the method -----------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """One iteration: chains move, then the loss of data against chains. ``batch`` holds codes ``(share, D)``."""
+        start = self.chains.start(batch, generator=self.generator)
+        chain = run_chain(
+            self.sampler, self.target, self.space.encode(start.codes, self.dtype),
+            num_steps=self.num_steps, generator=self.generator, backend=self.backend,
+        )  # fmt: skip
+        self.chains.keep(start, self.space.decode(chain.x))
+
+        x_data = self.space.encode(batch, self.dtype)
+        result = self.objective(self.energy, x_data, chain.x)
+
+        self.log_dict(
+            {
+                "train/loss": result.loss.detach(),
+                "train/energy_gap": result.energy_model.mean() - result.energy_data.mean(),
+                "train/energy_data": result.energy_data.mean(),
+                "train/accept_prob": chain.accept_prob.mean(),
+                "train/hops": chain.hops.mean(),
+            }
+        )
+        # DDP averages over ranks; shares may differ by one, so each loss counts by its share of the global batch.
+        return result.loss * (len(batch) * world_size() / self.data.batch_size)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        parameters = self.energy.parameters()
+        optimizer = (
+            torch.optim.Adam(parameters, lr=self.learning_rate)
+            if self.make_optimizer is None
+            else self.make_optimizer(parameters)
+        )
+        ramp = LambdaLR(optimizer, lambda iteration: min(1.0, (iteration + 1) / max(self.warmup_iterations, 1)))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": ramp, "interval": "step"}}
+
+    # -- setting up and resuming ----------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> DiscreteData:
+        """The trainer's data module."""
+        return self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+
+    def setup(self, stage: str) -> None:
+        """Fit the reference. Raises InputError where the energy's space is not that of the data."""
+        if stage != "fit":
+            return
+        if self.data.space != self.space:
+            raise InputError(f"the energy is for {self.space}, but the data are in {self.data.space}")
+        self.data.seed = self.seed
+        self.reference.fit(self.data.frequencies())
+
+    def on_train_start(self) -> None:
+        """Make this rank's generator and chains, or take them from the checkpoint."""
+        self.generator = make_generator(self.seed, "chains", rank(), device=self.device)
+        data = self.data.sample_codes(NUM_DATA_STARTS)
+        self.chains.setup(
+            self.space, self.reference, data, generator=self.generator, rank=rank(), world_size=world_size()
+        )
+        if self._restored is not None:
+            self._restore_chains(self._restored)
+            self._restored = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the run needs to go on: the chains and generators of all ranks. Called on every rank."""
+        checkpoint["gwg_dist"] = {"energy": type(self.energy).__name__, "space": repr(self.space), "seed": self.seed}
+        state = self.generator.get_state()
+        checkpoint["chains"] = {
+            "packed": self.chains.gather(),
+            "generators": gather_rows(state[None].to(self.device)).cpu(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raises InputError where the checkpoint is of another model."""
+        check_checkpoint(checkpoint, self)
+        self._restored = checkpoint["chains"]
+
+    def _restore_chains(self, restored: dict[str, Any]) -> None:
+        """The same number of ranks goes on bit for bit; on another number every rank gets a new generator."""
+        self.chains.restore(restored["packed"])
+        states = restored["generators"]
+        if len(states) == world_size():
+            self.generator.set_state(states[rank()])
+        else:
+            self.generator = make_generator(
+                self.seed, "chains resumed", rank(), world_size(), self.global_step, device=self.device
+            )
+
+
+def check_checkpoint(checkpoint: dict[str, Any], module: EBMModule) -> None:
+    """Raise InputError unless the checkpoint holds the weights of this very architecture."""
+    name = checkpoint.get("gwg_dist")
+    if name is None or "state_dict" not in checkpoint or "chains" not in checkpoint:
+        raise InputError("the checkpoint was not written by gwg_dist")
+    expected = {"energy": type(module.energy).__name__, "space": repr(module.space)}
+    found = {key: name[key] for key in expected}
+    if found != expected:
+        raise InputError(
+            f"the checkpoint is of {found['energy']} on {found['space']}, "
+            f"but this run is of {expected['energy']} on {expected['space']}"
+        )
+    ours = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    theirs = {key: tuple(value.shape) for key, value in checkpoint["state_dict"].items()}
+    for key in sorted(ours.keys() | theirs.keys()):
+        if ours.get(key) != theirs.get(key):
+            raise InputError(
+                f"the checkpoint is of another model: {key} has shape {theirs.get(key, 'none')} there "
+                f"and {ours.get(key, 'none')} in this run"
+            )

@@ -1,0 +1,127 @@
+"""A run's folder: what is where, and how its model comes back.
+
+    config.yaml        every setting, resolved
+    last.ckpt          the newest state; ``fit --resume`` goes on from it
+    best.ckpt          the state of the best validation likelihood
+    metrics/           CSV, a file for every start of the run
+    tensorboard/       the same for TensorBoard
+    samples.png        chains of the buffer; samples/ITERATION.png over time
+    results.json       the likelihoods that the closing table shows
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.table import Table
+
+from gwg_dist.callbacks import Report
+from gwg_dist.checkpoints import BEST, LAST, read_checkpoint
+from gwg_dist.cli import build_parser, instantiate
+from gwg_dist.data import DiscreteData
+from gwg_dist.errors import InputError
+from gwg_dist.evaluation.ais import OPTIMISTIC
+from gwg_dist.module import EBMModule, check_checkpoint
+
+CONFIG, RESULTS = "config.yaml", "results.json"
+
+
+class LoadedRun(NamedTuple):
+    """A model out of a run folder, on its device, with the weights to evaluate."""
+
+    module: EBMModule
+    data: DiscreteData
+    checkpoint: dict[str, Any]
+    path: Path
+
+
+def load_run(run: str | Path, checkpoint: str = "best", *, device: str | None = None) -> LoadedRun:
+    """Rebuild the model of a run from its config and one of its checkpoints.
+
+    Args:
+        run: the folder.
+        checkpoint: "best", "last", or the path of a file.
+        device: where to put it; a CUDA device where there is one.
+
+    Raises:
+        InputError: no run there, a checkpoint that is missing, damaged or of another model.
+    """
+    folder = Path(run)
+    config_path = folder / CONFIG
+    if not config_path.is_file():
+        raise InputError(f"{folder} is no run folder: it has no {CONFIG}")
+    path = find_checkpoint(folder, checkpoint)
+    parser = build_parser()
+    objects = instantiate(parser, parser.parse_args(["--config", str(config_path)]))
+    module: EBMModule = objects.model
+    contents = read_checkpoint(path)
+    load_weights(module, contents)
+    module.seed = contents["gwg_dist"]["seed"]
+    module.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    return LoadedRun(module, objects.data, contents, path)
+
+
+def find_checkpoint(folder: Path, checkpoint: str) -> Path:
+    """The file that "best", "last" or a path means. A run without a trustworthy best has only a last."""
+    names = {"best": BEST, "last": LAST}
+    path = folder / names[checkpoint] if checkpoint in names else Path(checkpoint)
+    if not path.is_file():
+        others = ", ".join(name for name, file in names.items() if (folder / file).is_file()) or "none"
+        raise InputError(f"there is no checkpoint {path}; the run has: {others}")
+    return path
+
+
+def load_weights(module: EBMModule, checkpoint: dict[str, Any]) -> None:
+    """Take the weights that evaluation reads. Raises InputError where they are of another model."""
+    check_checkpoint(checkpoint, module)
+    module.load_state_dict(checkpoint["state_dict"])
+
+
+def report_table(report: Report, *, title: str) -> Table:
+    """Likelihoods in nats, with what to think of them in the caption."""
+    estimate = report.estimate
+    table = Table(title=title, caption=OPTIMISTIC, title_justify="left", caption_justify="left")
+    for column in ("split", "points", "reference", "log-likelihood", "± log Z", "± data"):
+        table.add_column(column, justify="left" if column == "split" else "right")
+    for name, value in report.likelihoods.items():
+        table.add_row(
+            name, f"{value.num}", f"{report.reference[name]:.2f}", f"[bold]{value.mean:.2f}[/]", f"{value.stderr:.2f}",
+            f"{value.data_stderr:.2f}",
+        )  # fmt: skip
+    table.add_section()
+    num = len(estimate.log_weights)
+    table.add_row("AIS", f"{num} chains", f"T = {estimate.num_temperatures}", f"log Z {estimate.log_z:.2f}",
+                  f"{estimate.stderr:.2f}", f"ESS {estimate.ess:.0f}")  # fmt: skip
+    return table
+
+
+def report_json(report: Report, checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The same as plain numbers."""
+    return {
+        "checkpoint": path.name,
+        "iteration": checkpoint["global_step"],
+        "unit": "nats",
+        "note": OPTIMISTIC,
+        "likelihood": {name: value._asdict() for name, value in report.likelihoods.items()},
+        "reference": report.reference,
+        "ais": {
+            "log_z": report.estimate.log_z,
+            "stderr": report.estimate.stderr,
+            "ess": report.estimate.ess,
+            "collapsed": report.estimate.collapsed,
+            "num_chains": len(report.estimate.log_weights),
+            "num_temperatures": report.estimate.num_temperatures,
+        },
+    }
+
+
+def write_json(values: dict[str, Any], path: Path) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.tmp")
+    beside.write_text(json.dumps(values, indent=2) + "\n")
+    os.replace(beside, path)

@@ -1,0 +1,88 @@
+"""Gibbs sampling one site a step (Geman and Geman, 1984).
+
+Not implemented: blocks of sites, closed-form conditionals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gwg_dist.samplers.base import Info, Sampler
+from gwg_dist.samplers.draws import inverse_cdf
+from gwg_dist.spaces import Change
+from gwg_dist.target import Target
+
+SCANS = ("random", "systematic")
+
+
+class GibbsState(NamedTuple):
+    """``position`` ``(B,)`` int64: the site that a systematic scan takes next, -1 before it has begun."""
+
+    x: Tensor
+    f: Tensor
+    position: Tensor
+
+
+class GibbsNoise(NamedTuple):
+    """``site`` ``(B,)`` int64, ``category`` ``(B,)`` uniform in [0, 1)."""
+
+    site: Tensor
+    category: Tensor
+
+
+@dataclass(frozen=True)
+class Gibbs(Sampler):
+    """Draws one site from its conditional p_beta(x_i | the rest); a step costs K - 1 evaluations without a gradient.
+
+    Args:
+        scan: "random" picks an independent site each step; "systematic" visits the sites in order, each chain from
+            a random first site, so that a run shorter than D steps favours no site.
+
+    Raises:
+        ValueError: another scan.
+    """
+
+    scan: str = "random"
+
+    def __post_init__(self) -> None:
+        if self.scan not in SCANS:
+            raise ValueError(f"scan must be one of {', '.join(SCANS)}, got {self.scan!r}")
+
+    def init(self, target: Target, x: Tensor) -> GibbsState:
+        return GibbsState(x, target.f(x), torch.full((len(x),), -1, device=x.device))
+
+    def draw(self, state: GibbsState, generator: torch.Generator) -> GibbsNoise:
+        num, device = len(state.x), state.x.device
+        site = torch.randint(state.x.shape[1], (num,), generator=generator, device=device)
+        return GibbsNoise(site, torch.rand(num, generator=generator, device=device, dtype=state.f.dtype))
+
+    def step(self, target: Target, state: GibbsState, noise: GibbsNoise, beta: Tensor) -> tuple[GibbsState, Info]:
+        space = target.space
+        num, others = len(state.x), space.num_categories - 1
+        begun = (state.position >= 0) & (self.scan == "systematic")
+        site = torch.where(begun, state.position, noise.site)
+
+        # Candidates (B, K - 1): the current category plus 1, ..., K - 1, modulo K.
+        old = space.category_at(state.x, site)
+        offset = torch.arange(1, others + 1, device=site.device)
+        new = (old[:, None] + offset) % space.num_categories
+        x_repeated = state.x.repeat_interleave(others, 0)
+        change = Change(site.repeat_interleave(others), old.repeat_interleave(others), new.flatten())
+        x_new = space.apply(x_repeated, change)
+        f_new = target.f(x_new)
+        per_candidate = beta if beta.ndim == 0 else beta.repeat_interleave(others)
+        log_ratio = target.log_ratio(
+            x_new, f_new, x_repeated, state.f.repeat_interleave(others), beta=per_candidate
+        ).unflatten(0, (num, others))
+
+        stay = log_ratio.new_zeros(num, 1)
+        chosen = inverse_cdf(torch.log_softmax(torch.cat([stay, log_ratio], 1), 1), noise.category)
+        category = (old + chosen) % space.num_categories
+        f = torch.cat([state.f[:, None], f_new.unflatten(0, (num, others))], 1).gather(1, chosen[:, None])[:, 0]
+        x = space.apply(state.x, Change(site, old, category))
+        hops = (chosen > 0).to(f.dtype)
+        return GibbsState(x, f, (site + 1) % space.num_sites), Info(torch.ones_like(f), hops)

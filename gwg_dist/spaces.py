@@ -1,0 +1,240 @@
+"""Discrete spaces: the only place that knows how x looks.
+
+The same point has three forms. Models see floats: ``(B, D)`` in {0, 1}, or one-hot ``(B, D, K)``. Data sets
+hold *codes*: the smallest integer type that fits, ``(B, D)`` in 0..K-1. Buffers and checkpoints hold *packed*
+codes: eight binary sites a byte, one integer a site otherwise.
+
+A *move* changes one site. Moves are numbered: i for flipping site i of a binary point, i * K + k for setting site i
+of a categorical point to category k. Not implemented: sites with different numbers of categories.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+MAX_ENUMERABLE_STATES = 2**22
+
+
+class Change(NamedTuple):
+    """One changed site per chain, each field ``(B,)`` int64: the site, its old category, its new one."""
+
+    site: Tensor
+    old: Tensor
+    new: Tensor
+
+
+class Space(ABC):
+    """A product of D sites with K categories each, arranged in ``shape``."""
+
+    def __init__(self, shape: int | Sequence[int], num_categories: int) -> None:
+        self.shape = (shape,) if isinstance(shape, int) else tuple(int(s) for s in shape)
+        if not self.shape or any(s < 1 for s in self.shape):
+            raise ValueError(f"shape must hold positive sizes, got {self.shape}")
+        if num_categories < 2:
+            raise ValueError(f"num_categories must be at least 2, got {num_categories}")
+        self.num_sites = math.prod(self.shape)
+        self.num_categories = int(num_categories)
+
+    # -- what a space is ------------------------------------------------------------------------------------------
+
+    @property
+    def num_states(self) -> int:
+        """The number of points, K^D."""
+        return self.num_categories**self.num_sites
+
+    @property
+    def code_dtype(self) -> torch.dtype:
+        """The smallest integer type that holds every category."""
+        if self.num_categories <= 2**8:
+            return torch.uint8
+        return torch.int16 if self.num_categories <= 2**15 else torch.int32
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    # -- integers: codes and packed codes -------------------------------------------------------------------------
+
+    def check_codes(self, codes: Tensor, name: str = "codes") -> None:
+        """Raise ValueError unless ``codes`` is ``(B, D)`` with integers in 0..K-1."""
+        if codes.ndim != 2 or codes.shape[1] != self.num_sites:
+            raise ValueError(f"{name} must have shape (any, {self.num_sites}) for {self}, got {tuple(codes.shape)}")
+        if codes.is_floating_point() or codes.is_complex():
+            raise ValueError(f"{name} must hold integers, got {codes.dtype}")
+        if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= self.num_categories):
+            raise ValueError(
+                f"{name} must lie in 0..{self.num_categories - 1} for {self}, "
+                f"got values from {int(codes.min())} to {int(codes.max())}"
+            )
+
+    def pack(self, codes: Tensor) -> Tensor:
+        """Codes ``(B, D)`` in the form that buffers and checkpoints hold."""
+        return codes.to(self.code_dtype)
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """The inverse of ``pack``."""
+        return packed
+
+    def all_codes(self) -> Tensor:
+        """Every point, ``(K^D, D)``, the last site changing fastest.
+
+        Raises:
+            ValueError: where there are more than 2^22 points.
+        """
+        if self.num_states > MAX_ENUMERABLE_STATES:
+            raise ValueError(f"{self} has {self.num_categories}^{self.num_sites} points, too many to enumerate")
+        rank = torch.arange(self.num_states)
+        place = self.num_categories ** torch.arange(self.num_sites - 1, -1, -1)
+        return ((rank[:, None] // place) % self.num_categories).to(self.code_dtype)
+
+    def uniform_codes(self, num: int, *, generator: torch.Generator) -> Tensor:
+        """``num`` independent points with every site uniform, ``(num, D)``."""
+        size = (num, self.num_sites)
+        codes = torch.randint(self.num_categories, size, generator=generator, device=generator.device)
+        return codes.to(self.code_dtype)
+
+    # -- floats: what models and kernels see ----------------------------------------------------------------------
+
+    @abstractmethod
+    def encode(self, codes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Codes ``(B, D)`` as floats for a model."""
+
+    @abstractmethod
+    def decode(self, x: Tensor) -> Tensor:
+        """The inverse of ``encode``."""
+
+    @abstractmethod
+    def linear_form(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
+        """``(w, c)`` with log prod_i p_i(x_i) = c + <w, x>, from the sites' log probabilities ``(D, K)``."""
+
+    @abstractmethod
+    def first_order_differences(self, x: Tensor, grad: Tensor) -> Tensor:
+        """d(x), the first-order estimate of the change of log p by every move, ``(B, num_moves)``.
+
+        Binary: d_i = -(2 x_i - 1) ∂_i log p. Categorical: d_ik = ∂_ik log p - sum_l x_il ∂_il log p, and -inf
+        where k is the current category: staying is no move. (Grathwohl et al., 2021, equations 3 and 4.)
+        """
+
+    @abstractmethod
+    def change(self, x: Tensor, move: Tensor) -> Change:
+        """What the moves ``(B,)`` do to ``x``."""
+
+    @abstractmethod
+    def apply(self, x: Tensor, change: Change) -> Tensor:
+        """A new tensor: ``x`` after the change."""
+
+    @abstractmethod
+    def reverse_move(self, change: Change) -> Tensor:
+        """The number of the move that undoes the change, ``(B,)``. It leads back to the OLD category."""
+
+    @abstractmethod
+    def category_at(self, x: Tensor, site: Tensor) -> Tensor:
+        """The category of ``x`` at one site per chain, ``(B,)`` int64."""
+
+    @abstractmethod
+    def hamming(self, x: Tensor, y: Tensor) -> Tensor:
+        """The number of sites at which x and y differ, ``(B,)`` float."""
+
+
+class Binary(Space):
+    """{0, 1}^D. Models see ``(B, D)`` floats."""
+
+    def __init__(self, shape: int | Sequence[int]) -> None:
+        super().__init__(shape, 2)
+
+    def __repr__(self) -> str:
+        return f"Binary({self.shape})"
+
+    def pack(self, codes: Tensor) -> Tensor:
+        """Eight sites a byte, ``(B, ceil(D / 8))`` uint8; the first site is the lowest bit."""
+        padding = -self.num_sites % 8
+        bits = torch.nn.functional.pad(codes.to(torch.uint8), (0, padding)).unflatten(1, (-1, 8))
+        return (bits << _bit_positions(codes.device)).sum(-1, dtype=torch.uint8)
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        bits = (packed[:, :, None] >> _bit_positions(packed.device)) & 1
+        return bits.flatten(1)[:, : self.num_sites]
+
+    def encode(self, codes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        return codes.to(dtype)
+
+    def decode(self, x: Tensor) -> Tensor:
+        return x.to(self.code_dtype)
+
+    def linear_form(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
+        return log_probs[:, 1] - log_probs[:, 0], log_probs[:, 0].sum()
+
+    def first_order_differences(self, x: Tensor, grad: Tensor) -> Tensor:
+        return (1 - 2 * x) * grad
+
+    def change(self, x: Tensor, move: Tensor) -> Change:
+        old = self.category_at(x, move)
+        return Change(move, old, 1 - old)
+
+    def apply(self, x: Tensor, change: Change) -> Tensor:
+        return x.scatter(1, change.site[:, None], change.new[:, None].to(x.dtype))
+
+    def reverse_move(self, change: Change) -> Tensor:
+        return change.site
+
+    def category_at(self, x: Tensor, site: Tensor) -> Tensor:
+        return x.gather(1, site[:, None])[:, 0].long()
+
+    def hamming(self, x: Tensor, y: Tensor) -> Tensor:
+        return (x - y).abs().sum(1)
+
+
+class Categorical(Space):
+    """{0, ..., K-1}^D. Models see one-hot ``(B, D, K)`` floats."""
+
+    def __init__(self, shape: int | Sequence[int], num_categories: int) -> None:
+        super().__init__(shape, num_categories)
+
+    def __repr__(self) -> str:
+        return f"Categorical({self.shape}, num_categories={self.num_categories})"
+
+    def encode(self, codes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        x = torch.zeros(*codes.shape, self.num_categories, dtype=dtype, device=codes.device)
+        return x.scatter_(-1, codes.long()[..., None], 1)
+
+    def decode(self, x: Tensor) -> Tensor:
+        return x.argmax(-1).to(self.code_dtype)
+
+    def linear_form(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
+        return log_probs, log_probs.new_zeros(())
+
+    def first_order_differences(self, x: Tensor, grad: Tensor) -> Tensor:
+        d = grad - (x * grad).sum(-1, keepdim=True)
+        return d.masked_fill(x > 0.5, -torch.inf).flatten(1)
+
+    def change(self, x: Tensor, move: Tensor) -> Change:
+        site = move // self.num_categories
+        return Change(site, self.category_at(x, site), move % self.num_categories)
+
+    def apply(self, x: Tensor, change: Change) -> Tensor:
+        one_hot = torch.arange(self.num_categories, device=x.device) == change.new[:, None]
+        return x.scatter(1, self._whole_site(change.site), one_hot[:, None, :].to(x.dtype))
+
+    def reverse_move(self, change: Change) -> Tensor:
+        return change.site * self.num_categories + change.old
+
+    def category_at(self, x: Tensor, site: Tensor) -> Tensor:
+        return x.gather(1, self._whole_site(site))[:, 0].argmax(-1)
+
+    def hamming(self, x: Tensor, y: Tensor) -> Tensor:
+        return (x - y).abs().sum((1, 2)) / 2
+
+    def _whole_site(self, site: Tensor) -> Tensor:
+        return site[:, None, None].expand(-1, 1, self.num_categories)
+
+
+def _bit_positions(device: torch.device) -> Tensor:
+    return torch.arange(8, dtype=torch.uint8, device=device)
