@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gwg_dist.distributed import gather_rows, share
+from gwg_dist.errors import InputError
 from gwg_dist.reference import Reference
 from gwg_dist.spaces import Space
 
@@ -139,11 +140,11 @@ class ChainBuffer(ChainSource):
         return gather_rows(self.packed).cpu()
 
     def restore(self, packed: Tensor | None) -> None:
-        """Raises ValueError where the checkpoint holds no chains, or chains of another space or number."""
+        """Raises InputError where the checkpoint holds no chains, or chains of another space or number."""
         expected = (self.size, *self.packed.shape[1:])
         if packed is None or tuple(packed.shape) != expected:
             found = "none" if packed is None else f"{tuple(packed.shape)}"
-            raise ValueError(f"the checkpoint's chains do not fit this run: expected packed {expected}, found {found}")
+            raise InputError(f"the checkpoint's chains do not fit this run: expected packed {expected}, found {found}")
         self.packed = packed[share(self.size, self.rank, self.world_size)].to(self.packed.device)
 
     def _born(self, num: int, data: Tensor, generator: torch.Generator) -> Tensor:

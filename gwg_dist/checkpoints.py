@@ -17,10 +17,10 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from gwg_dist.callbacks import AISLikelihood, Report
 from gwg_dist.errors import InputError
 
 LAST, BEST = "last.ckpt", "best.ckpt"
-MONITOR = "val/log_likelihood"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -78,19 +78,14 @@ class RunCheckpoints(Checkpoint):
         self.best_value = -math.inf
         self.best_step = 0
         self._saved_step = -1
-        self._judged_step = 0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        judged = int(trainer.callback_metrics.get("ais/iteration", 0))
-        if judged > self._judged_step:
-            self._judged_step = judged
-            value = float(trainer.callback_metrics[MONITOR])
-            if value > self.best_value and not float(trainer.callback_metrics["ais/collapsed"]):
-                self.best_value, self.best_step = value, step
-                trainer.save_checkpoint(self.folder / BEST)
+        for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+            if isinstance(callback, AISLikelihood) and callback.latest is not None and callback.latest[0] == step:
+                self._judge(trainer, callback.latest[1])
         if step % self.every == 0:
             self._save_last(trainer)
 
@@ -99,12 +94,18 @@ class RunCheckpoints(Checkpoint):
         self._save_last(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_value": self.best_value, "best_step": self.best_step, "judged_step": self._judged_step}
+        return {"best_value": self.best_value, "best_step": self.best_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_value = state_dict["best_value"]
         self.best_step = state_dict["best_step"]
-        self._judged_step = state_dict["judged_step"]
+
+    def _judge(self, trainer: Trainer, report: Report) -> None:
+        validation = report.likelihoods.get("val")
+        if validation is None or report.estimate.collapsed or validation.mean <= self.best_value:
+            return
+        self.best_value, self.best_step = validation.mean, trainer.global_step
+        trainer.save_checkpoint(self.folder / BEST)
 
     def _save_last(self, trainer: Trainer) -> None:
         if self._saved_step != trainer.global_step:

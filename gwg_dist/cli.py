@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import difflib
 import inspect
+import logging
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,11 +28,13 @@ from gwg_dist.module import EBMModule
 
 DEFAULTS: dict[str, Any] = {
     "data": {"class_path": "gwg_dist.data.Digits"},
-    "model.energy": {"class_path": "gwg_dist.energies.RBMEnergy"},
+    "model.energy": {"class_path": "gwg_dist.energies.MLPEnergy"},
     "model.sampler": {"class_path": "gwg_dist.samplers.GWG"},
     "model.chains": {"class_path": "gwg_dist.chains.ChainBuffer"},
     "model.objective": {"class_path": "gwg_dist.objectives.ContrastiveDivergence"},
-    "trainer.max_steps": 5000,
+    "model.num_steps": 10,
+    "model.learning_rate": 3e-3,
+    "trainer.max_steps": 4000,
     "trainer.devices": 1,
     "trainer.log_every_n_steps": 50,
     "trainer.enable_model_summary": False,
@@ -155,7 +159,7 @@ def build_parser(prog: str = "python -m gwg_dist.fit", description: str | None =
 def instantiate(parser: Parser, config: Namespace) -> Namespace:
     """The objects of a config. Raises InputError where a class refuses its settings."""
     try:
-        return parser.instantiate_classes(config)
+        return parser.instantiate(config)
     except InputError:
         raise
     except ValueError as error:
@@ -167,7 +171,7 @@ def save_config(parser: Parser, config: Namespace, path: Path) -> None:
     kept = config.clone()
     for name in ("config", "run_dir", "ckpt_path"):
         kept.pop(name, None)
-    text = parser.dump(kept, skip_none=False, format="yaml")
+    text = parser.dump(kept, skip_unset=False, format="yaml")
     if path.is_file() and path.read_text() != text:
         number = 1
         while path.with_name(f"config.{number}.yaml").exists():
@@ -193,6 +197,18 @@ def errors_for_people() -> Iterator[None]:
         fail(f"{error}. The last checkpoint is from before this.", code=3)
     except KeyboardInterrupt:
         fail("interrupted; go on with --resume", code=130)
+
+
+def quiet() -> None:
+    """Drop what the libraries say about themselves."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*", ".*LeafSpec.*", ".*`isinstance\\(treespec, LeafSpec\\).*", ".*srun.*available.*",
+        ".*litlogger.*", ".*Checkpoint directory.*exists.*", ".*Experiment logs directory.*exists.*",
+        ".*`log_every_n_steps`.*", ".*batch_size.*ambiguous.*", ".*infer the batch_size.*",
+    ):  # fmt: skip
+        warnings.filterwarnings("ignore", message=message)
 
 
 def _space_of(data: DiscreteData) -> Any:

@@ -8,11 +8,9 @@ Any key of --print_config can be set as --dotted.key=value, and classes by name:
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,7 @@ from gwg_dist.callbacks import (
     make_progress,
 )  # fmt: skip
 from gwg_dist.checkpoints import AtomicCheckpointIO, RunCheckpoints, read_checkpoint
-from gwg_dist.cli import Parser, build_parser, errors_for_people, instantiate, save_config
+from gwg_dist.cli import Parser, build_parser, errors_for_people, instantiate, quiet, save_config
 from gwg_dist.errors import InputError
 from gwg_dist.module import check_checkpoint
 from gwg_dist.runs import BEST, CONFIG, LAST, RESULTS, load_weights, report_json, report_table, write_json
@@ -213,18 +211,6 @@ def stopped(trainer: Trainer, folder: Path, number: int) -> None:
     if rank_zero_only.rank == 0:
         console.print(f"stopped at iteration {trainer.global_step}; go on with: python -m gwg_dist.fit --resume {folder}")
     sys.exit(128 + number)
-
-
-def quiet() -> None:
-    """Drop what the libraries say about themselves."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers.*", ".*LeafSpec.*", ".*`isinstance\\(treespec, LeafSpec\\).*", ".*srun.*available.*",
-        ".*litlogger.*", ".*Checkpoint directory.*exists.*", ".*Experiment logs directory.*exists.*",
-        ".*`log_every_n_steps`.*", ".*batch_size.*ambiguous.*", ".*infer the batch_size.*",
-    ):  # fmt: skip
-        warnings.filterwarnings("ignore", message=message)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ means the same on one GPU and on eight.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
@@ -27,6 +27,24 @@ from gwg_dist.samplers import GWG, Sampler, Target, run_chain
 from gwg_dist.seeding import make_generator
 
 NUM_DATA_STARTS = 10_000
+
+
+class IterationStats(NamedTuple):
+    """The last iteration on this rank, 0-d tensors on the device.
+
+    Args:
+        loss: with its penalties.
+        energy_gap: mean E of the chains minus mean E of the data, nats.
+        energy_data: mean E of the data, nats.
+        accept_prob: mean over steps and chains.
+        hops: mean number of sites changed a step.
+    """
+
+    loss: Tensor
+    energy_gap: Tensor
+    energy_data: Tensor
+    accept_prob: Tensor
+    hops: Tensor
 
 
 class EBMModule(LightningModule):
@@ -84,6 +102,7 @@ class EBMModule(LightningModule):
         self.make_optimizer = optimizer
         self.backend = backend
         self.seed = seed
+        self.stats: IterationStats | None = None
         self._restored: dict[str, Any] | None = None
 
     # -- the method -----------------------------------------------------------------------------------------------
@@ -100,15 +119,15 @@ class EBMModule(LightningModule):
         x_data = self.space.encode(batch, self.dtype)
         result = self.objective(self.energy, x_data, chain.x)
 
-        self.log_dict(
-            {
-                "train/loss": result.loss.detach(),
-                "train/energy_gap": result.energy_model.mean() - result.energy_data.mean(),
-                "train/energy_data": result.energy_data.mean(),
-                "train/accept_prob": chain.accept_prob.mean(),
-                "train/hops": chain.hops.mean(),
-            }
+        self.stats = IterationStats(
+            loss=result.loss.detach(),
+            energy_gap=result.energy_model.mean() - result.energy_data.mean(),
+            energy_data=result.energy_data.mean(),
+            accept_prob=chain.accept_prob.mean(),
+            hops=chain.hops.mean(),
         )
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # logging costs more than a step of a small model
+            self.log_dict({f"train/{name}": value for name, value in self.stats._asdict().items()})
         # DDP averages over ranks; shares may differ by one, so each loss counts by its share of the global batch.
         return result.loss * (len(batch) * world_size() / self.data.batch_size)
 

@@ -56,10 +56,8 @@ class DivergenceGuard(Callback):
         if trainer.global_step % self.check_every:
             return
         assert isinstance(pl_module, EBMModule)
-        local = trainer.callback_metrics.get("train/energy_gap")
-        if local is None:
-            return
-        gap = float(all_sum(local.detach().to(pl_module.device))) / world_size()
+        assert pl_module.stats is not None
+        gap = float(all_sum(pl_module.stats.energy_gap)) / world_size()
         self._gap = gap if self._gap is None else SMOOTHING * self._gap + (1 - SMOOTHING) * gap
         space = pl_module.space
         limit = self.max_gap or space.num_sites * math.log(space.num_categories)

@@ -83,7 +83,8 @@ def evaluate_module(
 class AISLikelihood(Callback):
     """Logs val/log_likelihood, test/log_likelihood (nats) and the state of the AIS weights; warns when they collapse.
 
-    Put it after a WeightAveraging callback, so that it sees that iteration's average.
+    Put it after a WeightAveraging callback, so that it sees that iteration's average. ``latest`` is the newest report
+    and its iteration.
 
     Args:
         every: iterations between two evaluations; the last iteration is evaluated as well. 0 turns it off.
@@ -110,6 +111,7 @@ class AISLikelihood(Callback):
         self.every = every
         self.settings = AISSettings(num_chains, num_temperatures, schedule)
         self.final_settings = replace(self.settings, num_temperatures=final_temperatures)
+        self.latest: tuple[int, Report] | None = None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -123,10 +125,11 @@ class AISLikelihood(Callback):
             report = evaluate_module(
                 pl_module, data.splits, self.settings, iteration=step, progress=progress_of(trainer)
             )
+        self.latest = (step, report)
         metrics = report.metrics()
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step)
-        pl_module.log_dict(metrics | {"ais/iteration": float(step)}, logger=False)
+        pl_module.log_dict(metrics, logger=False)
         if trainer.is_global_zero:
             console.print(describe(report, step))
 

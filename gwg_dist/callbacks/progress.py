@@ -15,15 +15,11 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from gwg_dist.module import EBMModule
+
 LINE_SECONDS = 10.0
 REFRESH_SECONDS = 0.25
-SHOWN = {
-    "train/loss": "loss {:+.2f}",
-    "train/energy_gap": "gap {:+.2f}",
-    "train/accept_prob": "accept {:.2f}",
-    "train/hops": "hops {:.2f}",
-    "val/log_likelihood": "val {:.2f} nats",
-}
+SHOWN = {"loss": "loss {:+.2f}", "energy_gap": "gap {:+.2f}", "accept_prob": "accept {:.2f}", "hops": "hops {:.2f}"}
 
 console = Console(stderr=True, highlight=False)
 
@@ -89,8 +85,9 @@ class TrainingProgress(ProgressBar):
             return
         self._shown = now
         step, since = self._last
-        rate = (trainer.global_step - step) * getattr(pl_module, "num_steps", 1) / max(now - since, 1e-9)
-        text = self._text(trainer, rate)
+        num_steps = pl_module.num_steps if isinstance(pl_module, EBMModule) else 1
+        rate = (trainer.global_step - step) * num_steps / max(now - since, 1e-9)
+        text = self._text(pl_module, rate)
         self.progress.update(self._task, completed=trainer.global_step, text=text)
         if now - self._line >= LINE_SECONDS:
             self._line, self._last = now, (trainer.global_step, now)
@@ -116,9 +113,9 @@ class TrainingProgress(ProgressBar):
             self.progress.stop()
             self.progress = None
 
-    def _text(self, trainer: Trainer, rate: float) -> str:
-        metrics = trainer.callback_metrics
-        parts = [form.format(float(metrics[name])) for name, form in SHOWN.items() if name in metrics]
+    def _text(self, module: LightningModule, rate: float) -> str:
+        stats = module.stats._asdict() if isinstance(module, EBMModule) and module.stats is not None else {}
+        parts = [form.format(float(stats[name])) for name, form in SHOWN.items() if name in stats]
         return "  ".join([*parts, f"{rate:.0f} steps/s"])
 
 

@@ -31,7 +31,7 @@ class IsingSamples(DiscreteData):
         shape: tuple[int, int] = (10, 10),
         sigma: float = 0.1,
         num_train: int = 2000,
-        num_steps: int = 3000,
+        num_steps: int = 1000,
     ) -> None:
         super().__init__(Binary(shape), batch_size=batch_size)
         for name, value in (("num_train", num_train), ("num_steps", num_steps)):

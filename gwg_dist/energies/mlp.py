@@ -20,7 +20,7 @@ class MLPEnergy(Energy):
         ValueError: a width or a depth below 1.
     """
 
-    def __init__(self, space: Space, *, num_hidden: int = 256, num_layers: int = 2) -> None:
+    def __init__(self, space: Space, *, num_hidden: int = 128, num_layers: int = 2) -> None:
         super().__init__(space)
         for name, value in (("num_hidden", num_hidden), ("num_layers", num_layers)):
             if value < 1:

@@ -62,27 +62,32 @@ class Gibbs(Sampler):
 
     def step(self, target: Target, state: GibbsState, noise: GibbsNoise, beta: Tensor) -> tuple[GibbsState, Info]:
         space = target.space
-        num, others = len(state.x), space.num_categories - 1
         begun = (state.position >= 0) & (self.scan == "systematic")
         site = torch.where(begun, state.position, noise.site)
 
-        # Candidates (B, K - 1): the current category plus 1, ..., K - 1, modulo K.
+        log_p, f_all = self.log_conditional(target, state, site, beta)
+        shift = inverse_cdf(log_p, noise.category)
         old = space.category_at(state.x, site)
-        offset = torch.arange(1, others + 1, device=site.device)
-        new = (old[:, None] + offset) % space.num_categories
-        x_repeated = state.x.repeat_interleave(others, 0)
-        change = Change(site.repeat_interleave(others), old.repeat_interleave(others), new.flatten())
-        x_new = space.apply(x_repeated, change)
+        x = space.apply(state.x, Change(site, old, (old + shift) % space.num_categories))
+        f = f_all.gather(1, shift[:, None])[:, 0]
+        hops = (shift > 0).to(f.dtype)
+        return GibbsState(x, f, (site + 1) % space.num_sites), Info(torch.ones_like(f), hops)
+
+    def log_conditional(
+        self, target: Target, state: GibbsState, site: Tensor, beta: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """log p_beta(x_i = current + k mod K | the rest) at one site per chain, and f there, each ``(B, K)``."""
+        space = target.space
+        others = space.num_categories - 1
+        old = space.category_at(state.x, site).repeat_interleave(others)
+        shift = torch.arange(1, others + 1, device=site.device).repeat(len(site))
+        change = Change(site.repeat_interleave(others), old, (old + shift) % space.num_categories)
+        x = state.x.repeat_interleave(others, 0)
+        f = state.f.repeat_interleave(others)
+        x_new = space.apply(x, change)
         f_new = target.f(x_new)
         per_candidate = beta if beta.ndim == 0 else beta.repeat_interleave(others)
-        log_ratio = target.log_ratio(
-            x_new, f_new, x_repeated, state.f.repeat_interleave(others), beta=per_candidate
-        ).unflatten(0, (num, others))
-
-        stay = log_ratio.new_zeros(num, 1)
-        chosen = inverse_cdf(torch.log_softmax(torch.cat([stay, log_ratio], 1), 1), noise.category)
-        category = (old + chosen) % space.num_categories
-        f = torch.cat([state.f[:, None], f_new.unflatten(0, (num, others))], 1).gather(1, chosen[:, None])[:, 0]
-        x = space.apply(state.x, Change(site, old, category))
-        hops = (chosen > 0).to(f.dtype)
-        return GibbsState(x, f, (site + 1) % space.num_sites), Info(torch.ones_like(f), hops)
+        log_ratio = target.log_ratio(x_new, f_new, x, f, beta=per_candidate).unflatten(0, (-1, others))
+        stay = torch.zeros_like(state.f)[:, None]
+        log_p = torch.log_softmax(torch.cat([stay, log_ratio], 1), 1)
+        return log_p, torch.cat([state.f[:, None], f_new.unflatten(0, (-1, others))], 1)

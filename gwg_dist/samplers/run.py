@@ -64,12 +64,10 @@ def run_chain(
     Raises:
         ValueError: an unknown backend, a negative num_steps, a schedule of another length.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if num_steps < 0 or (schedule is not None and len(schedule) != num_steps):
         length = "" if schedule is None else f" with a schedule of {len(schedule)}"
         raise ValueError(f"num_steps must not be negative and must match the schedule, got {num_steps}{length}")
-    step = _compiled() if backend == "compiled" else _step
+    step = step_function(backend)
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         state = sampler.init(target, x)
         betas = torch.as_tensor(beta, dtype=x.dtype, device=x.device) if schedule is None else schedule.to(x)
@@ -84,6 +82,13 @@ def run_chain(
             hops += info.hops
     count = max(num_steps, 1)
     return ChainResult(cast(State, state), accept_prob / count, hops / count)
+
+
+def step_function(backend: str) -> Callable[..., tuple[Any, Info]]:
+    """``(sampler, target, state, noise, beta) -> (state, info)`` on a backend. Raises ValueError for an unknown one."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    return _compiled() if backend == "compiled" else _step
 
 
 def _step(sampler: Sampler, target: Target, state: Any, noise: Any, beta: Tensor) -> tuple[Any, Info]:

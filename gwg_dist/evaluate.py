@@ -1,0 +1,87 @@
+"""Estimate the log-likelihood of a run's model by annealed importance sampling.
+
+python -m gwg_dist.evaluate RUN
+python -m gwg_dist.evaluate RUN --num_temperatures 20000 --num_chains 500 --checkpoint last
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from gwg_dist.callbacks import AISSettings, collapse_warning, console, evaluate_module, make_progress
+from gwg_dist.cli import Parser, errors_for_people, quiet
+from gwg_dist.errors import InputError
+from gwg_dist.evaluation import exact_log_z, unnormalised_log_prob
+from gwg_dist.runs import LoadedRun, load_run, report_json, report_table, write_json
+
+MAX_EXACT_STATES = 2**20
+
+
+def evaluate(
+    run: str,
+    *,
+    checkpoint: str = "best",
+    num_chains: int = 500,
+    num_temperatures: int = 5000,
+    schedule: str = "linear",
+    device: str | None = None,
+) -> Path:
+    """Print validation and test log-likelihoods in nats, and write them to RUN/evaluation/.
+
+    Where the space has at most 2^20 points, log Z is also summed exactly.
+
+    Args:
+        run: the run's folder.
+        checkpoint: "best", "last", or the path of a file.
+        num_chains: AIS chains.
+        num_temperatures: gradient evaluations a chain.
+        schedule: of beta, "linear" or "sigmoid".
+        device: "cpu", "cuda", "cuda:1", ...; a CUDA device where there is one.
+    """
+    try:
+        settings = AISSettings(num_chains, num_temperatures, schedule)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    loaded = load_run(run, checkpoint, device=device)
+    loaded.data.prepare_data()
+    iteration = loaded.checkpoint["global_step"]
+    with make_progress() as progress:
+        report = evaluate_module(loaded.module, loaded.data.splits, settings, iteration=iteration, progress=progress)
+    values = report_json(report, loaded.checkpoint, loaded.path)
+    console.print(report_table(report, title=f"{loaded.path.name} (iteration {iteration})"))
+    if report.estimate.collapsed:
+        console.print(f"[bold red]{collapse_warning(report.estimate)}[/]")
+    if loaded.module.space.num_states <= MAX_EXACT_STATES:
+        values["exact"] = exact_values(loaded)
+        exact = values["exact"]
+        console.print(f"exact, by enumeration: log Z {exact['log_z']:.4f}, test {exact['test']:.4f} nats")
+    name = f"{loaded.path.stem}-{iteration:07d}-{num_chains}x{num_temperatures}-{schedule}.json"
+    path = Path(run) / "evaluation" / name
+    write_json(values, path)
+    console.print(f"written to {path}", soft_wrap=True)
+    return path
+
+
+def exact_values(loaded: LoadedRun) -> dict[str, float]:
+    """log Z and the mean log-likelihoods without an estimate."""
+    module = loaded.module.cpu()
+    log_z = exact_log_z(module.target)
+    values = {"log_z": log_z}
+    for name, codes in (("val", loaded.data.splits.validation), ("test", loaded.data.splits.test)):
+        values[name] = float(unnormalised_log_prob(module.target, codes).mean()) - log_z
+    return values
+
+
+def main(args: list[str] | None = None) -> None:
+    """The command line. Exits with 2 for a mistake."""
+    quiet()
+    parser = Parser(prog="python -m gwg_dist.evaluate", description=__doc__, allow_abbrev=False)
+    parser.add_function_arguments(evaluate, as_positional=True)
+    config = parser.parse_args(sys.argv[1:] if args is None else args)
+    with errors_for_people():
+        evaluate(**config.as_dict())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""What a kernel must satisfy, worked out independently of the package and by enumeration.
+
+Proposal probabilities are recomputed here from the paper's equations with loops over sites and categories; the kernel is
+then run from every state with its noise forced into every move, and its acceptance probability read off.
+"""
+
+import itertools
+
+import torch
+from torch import Tensor
+
+from gwg_dist.energies import IsingEnergy, MLPEnergy, RBMEnergy
+from gwg_dist.reference import Reference
+from gwg_dist.samplers import GWG, Target
+from gwg_dist.samplers.gwg import GWGNoise
+from gwg_dist.spaces import Binary, Categorical, Space
+
+TOLERANCE = 1e-12
+
+
+def make_target(space: Space, kind: str = "mlp", *, seed: int = 0, strength: float = 1.0) -> Target:
+    """A random model in float64 with a random reference."""
+    torch.manual_seed(seed)
+    if kind == "mlp":
+        energy = MLPEnergy(space, num_hidden=8)
+        spread = 1.0
+    elif kind == "rbm":
+        energy, spread = RBMEnergy(space, num_hidden=5), 0.7
+    else:
+        energy, spread = IsingEnergy(space), 0.4
+    energy = energy.double()
+    with torch.no_grad():
+        for parameter in energy.parameters():
+            parameter.normal_(0, spread * strength)
+    reference = Reference(space, smoothing=0.1).double()
+    reference.fit(torch.rand(space.num_sites, space.num_categories).softmax(1))
+    return Target(energy, reference)
+
+
+def exact_pi(target: Target, beta: float) -> Tensor:
+    """p_beta over all states, from energies and site probabilities alone."""
+    space = target.space
+    codes = space.all_codes().long()
+    reference = target.reference
+    assert isinstance(reference, Reference)
+    log_ref = torch.stack([reference.probs[i, codes[:, i]].log() for i in range(space.num_sites)]).sum(0)
+    with torch.no_grad():
+        energy = target.energy(space.encode(codes, torch.float64))
+    return torch.softmax(log_ref - beta * energy, 0)
+
+
+def neighbours(space: Space) -> list[list[tuple[int, int]]]:
+    """For every state, in the order of moves: (number of the move, number of the state it leads to)."""
+    states = [tuple(row) for row in space.all_codes().long().tolist()]
+    index = {state: number for number, state in enumerate(states)}
+    result = []
+    for state in states:
+        moves = []
+        for site, category in itertools.product(range(space.num_sites), range(space.num_categories)):
+            if category != state[site]:
+                move = site if isinstance(space, Binary) else site * space.num_categories + category
+                moves.append((move, index[(*state[:site], category, *state[site + 1 :])]))
+        result.append(sorted(moves))
+    return result
+
+
+def paper_proposal(target: Target, beta: float, temperature: float) -> Tensor:
+    """q(move | state), ``(num_states, num_moves)``, from equations 3 to 5 of the paper, one entry at a time."""
+    space = target.space
+    codes = space.all_codes().long()
+    x = space.encode(codes, torch.float64).requires_grad_()
+    reference = target.reference
+    assert isinstance(reference, Reference)
+    (grad,) = torch.autograd.grad((-beta * target.energy(x)).sum(), x)
+    log_site = reference.probs.log()
+    num_moves = space.num_sites if isinstance(space, Binary) else space.num_sites * space.num_categories
+    logits = torch.full((len(codes), num_moves), -torch.inf, dtype=torch.float64)
+    for s in range(len(codes)):
+        for i in range(space.num_sites):
+            old = int(codes[s, i])
+            for k in range(space.num_categories):
+                if k == old:
+                    continue
+                if isinstance(space, Binary):
+                    slope = grad[s, i] + log_site[i, 1] - log_site[i, 0]
+                    logits[s, i] = -(2 * old - 1) * slope
+                else:
+                    logits[s, i * space.num_categories + k] = (grad[s, i, k] + log_site[i, k]) - (
+                        grad[s, i, old] + log_site[i, old]
+                    )
+    return torch.softmax(logits / temperature, 1)
+
+
+def gwg_transition_matrix(sampler: GWG, target: Target, beta: float) -> Tensor:
+    """P, ``(num_states, num_states)``: the paper's proposal times the kernel's acceptance, every move forced once.
+
+    Fails at once where the kernel does not make the move that its noise stands for, does not land where the move leads,
+    or hands on a state whose cached evaluation is not that of its x.
+    """
+    space = target.space
+    q = paper_proposal(target, beta, sampler.temperature)
+    moves = neighbours(space)
+    rows = [(s, move, s_new) for s, found in enumerate(moves) for move, s_new in found]
+    source = torch.tensor([row[0] for row in rows])
+    move = torch.tensor([row[1] for row in rows])
+    destination = torch.tensor([row[2] for row in rows])
+
+    upper = q.cumsum(1)
+    middle = upper[source, move] - q[source, move] / 2
+    codes = space.all_codes()
+    x = space.encode(codes[source], torch.float64)
+    state = sampler.init(target, x)
+    beta_tensor = torch.tensor(beta, dtype=torch.float64)
+
+    accepted, info = sampler.step(target, state, GWGNoise(middle, torch.zeros_like(middle)), beta_tensor)
+    assert (info.accept_prob > 0).all(), "a proposal that can never be accepted"
+    assert torch.equal(space.decode(accepted.x), codes[destination]), "the move did not lead where it should"
+    assert (info.hops == 1).all()
+    certain = torch.full_like(middle, 1 - 1e-16)
+    rejected, info_again = sampler.step(target, state, GWGNoise(middle, certain), beta_tensor)
+    assert torch.equal(info.accept_prob, info_again.accept_prob)
+    for after in (accepted, rejected):
+        fresh = target.evaluate(after.x)
+        assert (after.evaluation.f - fresh.f).abs().max() < TOLERANCE, "stale value"
+        assert (after.evaluation.grad - fresh.grad).abs().max() < TOLERANCE, "stale gradient"
+
+    matrix = torch.zeros(len(codes), len(codes), dtype=torch.float64)
+    matrix[source, destination] = q[source, move] * info.accept_prob
+    matrix.diagonal().copy_(1 - matrix.sum(1))
+    return matrix
+
+
+def assert_exact(matrix: Tensor, pi: Tensor) -> None:
+    """Rows are distributions, detailed balance to 1e-12, and every state is reached."""
+    assert matrix.min() > -TOLERANCE
+    flow = pi[:, None] * matrix
+    assert (flow - flow.T).abs().max() < TOLERANCE, "detailed balance"
+    reached = torch.linalg.matrix_power((matrix > 0).double() + torch.eye(len(pi), dtype=torch.float64), len(pi))
+    assert (reached > 0).all(), "some state is never reached"
+
+
+SPACES: dict[str, Space] = {"binary": Binary(5), "categorical": Categorical(3, 4)}

@@ -1,0 +1,62 @@
+"""A user's own classes, picked by import path: an energy in ten lines, a sampler that stays, a loss of the data alone."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gwg_dist.energies import Energy
+from gwg_dist.objectives import Objective, ObjectiveResult
+from gwg_dist.samplers import Info, Sampler, Target
+from gwg_dist.spaces import Space
+
+
+class Pairs(Energy):
+    """E(x) = |W x + b|^2."""
+
+    def __init__(self, space: Space, width: int = 8) -> None:
+        super().__init__(space)
+        self.factor = torch.nn.Linear(space.num_sites, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor(x).square().sum(1)
+
+
+class StayState(NamedTuple):
+    x: Tensor
+    f: Tensor
+
+
+@dataclass(frozen=True)
+class Stay(Sampler):
+    """Leaves every distribution invariant, and every chain where it is."""
+
+    def init(self, target: Target, x: Tensor) -> StayState:
+        return StayState(x, target.f(x))
+
+    def draw(self, state: Any, generator: torch.Generator) -> None:
+        torch.rand(1, generator=generator)
+
+    def step(self, target: Target, state: Any, noise: None, beta: Tensor) -> tuple[Any, Info]:
+        return state, Info(torch.ones_like(state.f), torch.zeros_like(state.f))
+
+
+class DataOnly(Objective):
+    """mean E(x+)^2: the same whatever the chains do."""
+
+    def __call__(self, energy: Energy, x_data: Tensor, x_model: Tensor) -> ObjectiveResult:
+        energy_data, energy_model = energy(torch.cat([x_data, x_model])).split([len(x_data), len(x_model)])
+        loss = energy_data.square().mean() + 0 * energy_model.sum()
+        return ObjectiveResult(loss, energy_data.detach(), energy_model.detach())
+
+
+class Exploding(Energy):
+    """Becomes infinite as soon as its weight has moved."""
+
+    def __init__(self, space: Space) -> None:
+        super().__init__(space)
+        self.weight = torch.nn.Parameter(torch.zeros(space.num_sites))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x @ self.weight) + (self.weight.abs().sum() * 1e6).exp() - 1

@@ -1,0 +1,67 @@
+"""The floors: imports point down, siblings do not know each other, samplers need torch alone."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import gwg_dist
+
+PACKAGE = Path(gwg_dist.__file__).parent
+FLOORS = [
+    {"spaces", "target", "seeding", "distributed", "errors"},
+    {"energies", "samplers", "reference"},
+    {"chains", "objectives", "evaluation", "data", "pictures"},
+    {"module", "callbacks", "checkpoints"},
+    {"cli", "runs", "fit", "evaluate", "sample", "bench"},
+]
+# Inside the upper floors some build on others of the same floor; the lower ones never do.
+SIDEWAYS = {
+    ("target", "spaces"), ("callbacks", "module"), ("runs", "cli"), ("fit", "cli"), ("fit", "runs"),
+    ("evaluate", "cli"), ("evaluate", "runs"), ("sample", "cli"), ("sample", "runs"), ("bench", "cli"), ("bench", "runs"),
+}  # fmt: skip
+
+
+def imports() -> list[tuple[str, str, Path]]:
+    """(part, part it imports, file) for every import of the package's own parts."""
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [f"{node.module}.{alias.name}" if node.module == "gwg_dist" else node.module for alias in node.names]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            found += [(part, name.split(".")[1], path) for name in names if name.startswith("gwg_dist.")]
+    return [(a, b, path) for a, b, path in found if a != b]
+
+
+def test_every_part_has_a_floor() -> None:
+    parts = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if not path.name.startswith("_")}
+    assert parts == set().union(*FLOORS)
+
+
+def test_imports_point_down() -> None:
+    floor = {part: number for number, parts in enumerate(FLOORS) for part in parts}
+    wrong = [
+        f"{path.name}: {a} imports {b}"
+        for a, b, path in imports()
+        if floor[b] > floor[a] or (floor[b] == floor[a] and (a, b) not in SIDEWAYS)
+    ]
+    assert wrong == []
+    assert len(imports()) > 50
+
+
+def test_samplers_need_torch_alone() -> None:
+    code = (
+        "import sys; from gwg_dist.samplers import GWG, Target, run_chain; "
+        "print([m for m in ('lightning', 'torchmetrics', 'sklearn', 'ray', 'jsonargparse', 'rich') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_no_file_is_too_long() -> None:
+    lengths = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert {name: length for name, length in lengths.items() if length > 420} == {}

@@ -1,0 +1,208 @@
+"""A run from its beginning to its end: files, resuming, being killed, diverging."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gwg_dist import evaluate, fit, sample
+from gwg_dist.runs import load_run
+from tests.runs import assert_same_state, checkpoint, command, fails, run, run_fit, start
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small run of 30 iterations."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    return run_fit(folder, "--trainer.max_steps=30", "--checkpoint_every=10", "--evaluation.every=10", "--pictures_every=10")
+
+
+def test_a_run_leaves_everything_in_its_folder(finished: Path) -> None:
+    results = json.loads((finished / "results.json").read_text())
+    assert results["unit"] == "nats"
+    assert "optimistic" in results["note"]
+    assert -100 < results["likelihood"]["test"]["mean"] < 0
+    assert results["likelihood"]["test"]["num"] == 360
+    assert results["ais"]["num_chains"] == 10
+    assert abs(results["reference"]["test"] + 25.57) < 0.1
+    for name in ("config.yaml", "last.ckpt", "best.ckpt", "samples.png", "samples/0000030.png"):
+        assert (finished / name).stat().st_size > 0, name
+    assert list((finished / "tensorboard").glob("events*"))
+    header, *rows = (finished / "metrics/from_0000000/metrics.csv").read_text().splitlines()
+    assert "val/log_likelihood" in header
+    assert len(rows) >= 3
+    assert np.asarray(Image.open(finished / "samples.png")).std() > 0
+
+
+def test_checkpoints_are_plain_and_small(finished: Path) -> None:
+    last = checkpoint(finished / "last.ckpt")
+    assert last["global_step"] == 30
+    assert last["chains"]["packed"].shape == (150, 8)
+    assert last["chains"]["packed"].dtype == torch.uint8
+    assert not list(finished.glob("*.tmp"))
+
+
+def test_evaluate_and_sample(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate.main([str(finished), "--num_chains=20", "--num_temperatures=30"])
+    printed = capsys.readouterr().err
+    assert "optimistic" in printed
+    values = json.loads(next((finished / "evaluation").glob("best-*-20x30-linear.json")).read_text())
+    assert values["ais"]["num_temperatures"] == 30
+    sample.main([str(finished), "--num=9", "--num_steps=5", f"--out={finished}/nine.npz"])
+    x = np.load(finished / "nine.npz")["x"]
+    assert x.shape == (9, 8, 8)
+    assert set(np.unique(x)) == {0, 1}
+    assert (finished / "nine.png").is_file()
+
+
+def test_evaluation_reads_the_averaged_weights(finished: Path) -> None:
+    last = checkpoint(finished / "last.ckpt")
+    loaded = load_run(finished, "last", device="cpu")
+    weight = loaded.module.energy.state_dict()["weight"]
+    assert torch.equal(weight, last["state_dict"]["energy.weight"])
+    assert not torch.equal(weight, last["current_model_state"]["energy.weight"])
+
+
+def test_resuming_changes_nothing(finished: Path, tmp_path: Path) -> None:
+    """Stopped at 17, in the middle of an epoch and between two checkpoints, and gone on with."""
+    settings = ["--checkpoint_every=10", "--evaluation.every=10", "--pictures_every=10"]
+    run_fit(tmp_path / "run", "--trainer.max_steps=17", *settings)
+    assert checkpoint(tmp_path / "run/last.ckpt")["global_step"] == 17
+    os.environ.pop("GWG_DIST_RUN_DIR", None)
+    fit.main(["--resume", str(tmp_path / "run"), "--trainer.max_steps=30"])
+    assert_same_state(tmp_path / "run/last.ckpt", finished / "last.ckpt")
+    assert (tmp_path / "run/config.1.yaml").is_file()
+    assert len(list((tmp_path / "run/metrics").iterdir())) == 2
+
+
+def test_last_afresh_where_there_is_none(finished: Path, tmp_path: Path) -> None:
+    settings = ["--checkpoint_every=10", "--evaluation.every=10", "--pictures_every=10"]
+    run_fit(tmp_path / "run", "--trainer.max_steps=30", "--ckpt_path=last", *settings)
+    assert_same_state(tmp_path / "run/last.ckpt", finished / "last.ckpt")
+
+
+def test_another_seed_is_another_run(finished: Path, tmp_path: Path) -> None:
+    run_fit(tmp_path / "run", "--trainer.max_steps=30", "--seed=1", "--evaluation.every=0")
+    one, other = checkpoint(tmp_path / "run/last.ckpt"), checkpoint(finished / "last.ckpt")
+    assert not torch.equal(one["chains"]["packed"], other["chains"]["packed"])
+
+
+def test_kill_9_in_the_middle_and_resume(finished: Path, tmp_path: Path) -> None:
+    """Killed at three moments, with a checkpoint every few iterations; ends as if undisturbed."""
+    settings = ["--trainer.max_steps=300", "--checkpoint_every=3", "--evaluation.every=50", "--pictures_every=0"]
+    assert run("gwg_dist.fit", command(tmp_path / "calm", *settings), tmp_path / "calm.log") == 0
+    last = tmp_path / "run/last.ckpt"
+    killed_at = []
+    for delay in (0.2, 0.5, 0.9):
+        before = last.stat().st_mtime_ns if last.exists() else 0
+        process = start("gwg_dist.fit", command(tmp_path / "run", "--ckpt_path=last", *settings), tmp_path / "run.log")
+        deadline = time.monotonic() + 100
+        while time.monotonic() < deadline and process.poll() is None:
+            if last.exists() and last.stat().st_mtime_ns != before:
+                time.sleep(delay)
+                break
+            time.sleep(0.01)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.wait()
+        killed_at.append(checkpoint(last)["global_step"])
+    assert 0 < killed_at[0] < 300, killed_at
+    assert run("gwg_dist.fit", command(tmp_path / "run", "--ckpt_path=last", *settings), tmp_path / "run.log") == 0
+    assert_same_state(last, tmp_path / "calm/last.ckpt")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_at_a_checkpoint(number: signal.Signals, tmp_path: Path) -> None:
+    args = command(tmp_path / "run", "--trainer.max_steps=100000", "--evaluation.every=0", "--checkpoint_every=50")
+    process = start("gwg_dist.fit", args, tmp_path / "log")
+    last = tmp_path / "run/last.ckpt"
+    deadline = time.monotonic() + 100
+    while not last.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    assert process.wait(20) == 128 + number
+    printed = (tmp_path / "log").read_text()
+    step = checkpoint(last)["global_step"]
+    assert f"stopped at iteration {step}; go on with" in printed
+    assert "Traceback" not in printed
+
+
+def test_an_existing_run_is_not_overwritten(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    message = fails(fit.main, command(finished, "--trainer.max_steps=30"), capsys)
+    assert "already holds a run" in message
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+def test_damaged_and_foreign_checkpoints(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torn = tmp_path / "torn.ckpt"
+    torn.write_bytes((finished / "last.ckpt").read_bytes()[:3000])
+    junk = tmp_path / "junk.ckpt"
+    torch.save({"a": 1}, junk)
+    hostile = tmp_path / "hostile.ckpt"
+    torch.save({"a": Path("x")}, hostile)
+    mlp = ["--model.energy=MLPEnergy", "--model.energy.num_hidden=4"]
+    wide = ["--model.energy.num_hidden=9"]
+    buffer = ["--model.chains.size=151"]
+    last = finished / "last.ckpt"
+    for path, extra, expected in (
+        (torn, [], "truncated or no checkpoint"),
+        (hostile, [], "truncated or no checkpoint"),
+        (junk, [], "not written by gwg_dist"),
+        (tmp_path / "none.ckpt", [], "there is no checkpoint"),
+        (last, mlp, "of RBMEnergy on Binary((8, 8)), but this run is of MLPEnergy"),
+        (last, wide, "energy.hidden_bias has shape (8,) there and (9,)"),
+        (last, buffer, "the checkpoint's chains do not fit this run"),
+    ):
+        args = command(tmp_path / "run", "--trainer.max_steps=40", f"--ckpt_path={path}", *extra)
+        assert expected in fails(fit.main, args, capsys)
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+    assert "no run folder" in fails(evaluate.main, [str(tmp_path)], capsys)
+    assert "the run has: best, last" in fails(sample.main, [str(finished), "--checkpoint=worst"], capsys)
+    assert "keeps 150 chains, fewer than 151" in fails(sample.main, [str(finished), "--num=151"], capsys)
+
+
+def test_divergence_stops_the_run_and_keeps_the_last_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["--model.energy=tests.plugins.Exploding", "--model.learning_rate=1", "--trainer.accelerator=cpu"]
+    args += ["--trainer.max_steps=20", "--evaluation.every=0", "--checkpoint_every=1", f"--run_dir={tmp_path / 'run'}"]
+    message = fails(fit.main, args, capsys, code=3)
+    assert "the gradient is not finite" in message
+    last = checkpoint(tmp_path / "run/last.ckpt")
+    assert 1 <= last["global_step"] < 20
+    assert torch.isfinite(last["current_model_state"]["energy.weight"]).all()
+
+
+def test_runaway_energies_stop_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sampler that stays cannot follow the model: the gap grows without end."""
+    args = command(tmp_path / "run", "--model.sampler=tests.plugins.Stay", "--model.learning_rate=0.1")
+    message = fails(fit.main, [*args, "--trainer.max_steps=3000", "--evaluation.every=0"], capsys, code=3)
+    assert "the chains no longer follow the model" in message
+    assert "beyond ±44.4" in message
+
+
+def test_collapsed_weights_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One temperature is far too few for a model that has learnt something."""
+    run_fit(
+        tmp_path / "run", "--trainer.max_steps=400", "--model.learning_rate=0.05", "--model.num_steps=10",
+        "--model.energy.num_hidden=32",
+        "--evaluation.num_chains=200", "--evaluation.every=400", "--evaluation.num_temperatures=1",
+        "--evaluation.final_temperatures=1",
+    )  # fmt: skip
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "AIS chains carry the estimate; do not believe this likelihood" in printed
+    assert not (tmp_path / "run/best.ckpt").exists()
+    assert json.loads((tmp_path / "run/results.json").read_text())["ais"]["collapsed"]
+
+
+def test_an_energy_and_objective_of_the_users_own(tmp_path: Path) -> None:
+    args = ["--model.energy=tests.plugins.Pairs", "--model.energy.width=3", "--model.objective=tests.plugins.DataOnly"]
+    fit.main([*args, f"--run_dir={tmp_path / 'run'}", "--trainer.max_steps=3", "--evaluation.every=0",
+              "--evaluation.final_temperatures=3", "--trainer.accelerator=cpu"])  # fmt: skip
+    assert checkpoint(tmp_path / "run/last.ckpt")["gwg_dist"]["energy"] == "Pairs"
