@@ -4,7 +4,7 @@ python -m gwg_dist.bench            all rows
 python -m gwg_dist.bench --quick    a minute
 python -m gwg_dist.bench --only resnet
 
-Both sides run on one thread (process CPU time) or on one GPU (wall time, synchronised), in rounds that alternate, with the
+Both sides run on one thread (process CPU time) or on one GPU (wall time, synchronised), in alternating rounds, with the
 same weights and chains; figures are medians over the rounds, and the ratio is the median of the rounds' ratios.
 """
 
@@ -21,12 +21,14 @@ from typing import Any, NamedTuple
 
 import torch
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 import gwg_dist
 from gwg_dist.callbacks import console, make_progress, track
 from gwg_dist.cli import Parser, errors_for_people, quiet
 from gwg_dist.energies import Energy, MLPEnergy, RBMEnergy, ResNetEnergy
+from gwg_dist.energies.resnet import BasicBlock
 from gwg_dist.errors import InputError
 from gwg_dist.evaluation import ais
 from gwg_dist.reference import Reference
@@ -57,7 +59,7 @@ class Timing(NamedTuple):
     ratios: list[float]
 
 
-# -- the other side: Gibbs-With-Gradients with the evaluations that the published code makes ----------------------------
+# -- the other side: Gibbs-With-Gradients with the evaluations that the published code makes ---------------------------
 
 
 def published_energy(energy: Energy) -> Callable[[Tensor], Tensor]:
@@ -67,13 +69,17 @@ def published_energy(energy: Energy) -> Callable[[Tensor], Tensor]:
     plain = ResNetEnergy(energy.space, num_channels=energy.head.in_features, num_blocks=len(energy.blocks) - 2)
     plain.load_state_dict(energy.state_dict())
     plain.to(next(energy.parameters()).device).to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
-    swish = _swish
 
     def forward(x: Tensor) -> Tensor:
         h = plain.stem(x.unflatten(1, plain.image_shape))
         for block in plain.blocks:
-            inner = block.second(swish(block.first(h)))
-            h = swish(inner + block.shortcut(h))
+            assert isinstance(block, BasicBlock)
+            shortcut = h
+            if isinstance(block.shortcut, nn.Sequential):
+                project = block.shortcut[1]
+                assert isinstance(project, nn.Conv2d)
+                shortcut = functional.conv2d(h, project.weight, project.bias, stride=2)
+            h = _swish(block.second(_swish(block.first(h))) + shortcut)
         return plain.head(h.mean((2, 3)))[:, 0]
 
     return forward
@@ -104,7 +110,10 @@ class PublishedStep:
         proposed = (1 - x) * change + x * (1 - change)
         backward = self.proposal(proposed, beta)
         log_accept = (
-            self.log_prob(proposed, beta) - self.log_prob(x, beta) + backward.log_prob(change) - forward.log_prob(change)
+            self.log_prob(proposed, beta)
+            - self.log_prob(x, beta)
+            + backward.log_prob(change)
+            - forward.log_prob(change)
         )
         accepted = (log_accept.exp() > torch.rand_like(log_accept)).float()[:, None]
         return (proposed * accepted + x * (1 - accepted)).detach()
@@ -125,7 +134,7 @@ class PublishedStep:
         return log_weights
 
 
-# -- rows ---------------------------------------------------------------------------------------------------------------
+# -- rows --------------------------------------------------------------------------------------------------------------
 
 
 def make_rows(*, num_chains: int, quick: bool, backends: tuple[str, ...], device: torch.device) -> list[Row]:
@@ -179,9 +188,7 @@ def _ais_row(
 ) -> Row:
     return Row(
         f"AIS temperature, {name}, {len(x)} chains, {backend}",
-        lambda: ais(
-            target, GWG(), generator=generator, num_chains=len(x), num_temperatures=steps, backend=backend
-        ),
+        lambda: ais(target, GWG(), generator=generator, num_chains=len(x), num_temperatures=steps, backend=backend),
         lambda: published.ais(x, steps),
         steps,
     )
@@ -265,7 +272,9 @@ def hardware(device: torch.device) -> dict[str, str]:
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        models = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        models = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         name = models[0] if models else name
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)

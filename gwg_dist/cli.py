@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
@@ -40,7 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "trainer.enable_model_summary": False,
 }
 # Set by fit: training is counted in iterations, evaluation is a callback, and everything is in the run folder.
-FIXED_TRAINER_SETTINGS = {
+FIXED_TRAINER_SETTINGS: set[str | int] = {
     "default_root_dir", "max_epochs", "min_epochs", "fast_dev_run", "limit_train_batches", "limit_val_batches",
     "limit_test_batches", "limit_predict_batches", "overfit_batches", "val_check_interval", "check_val_every_n_epoch",
     "num_sanity_val_steps", "accumulate_grad_batches", "use_distributed_sampler", "reload_dataloaders_every_n_epochs",
@@ -67,7 +67,8 @@ class Parser(ArgumentParser):
         ):
             wrong = re.search(pattern, text)
             if wrong:
-                near = nearest(wrong[1], candidates)
+                group = re.search(r"""(?:Group|key) ['"]([\w.]+)['"]""", text)
+                near = nearest(f"{group[1]}.{wrong[1]}" if group and "class" not in pattern else wrong[1], candidates)
                 return f"{text} (did you mean {near}?)" if near else text
         return text
 
@@ -134,7 +135,7 @@ def settings_of(cls: type) -> list[str]:
 def build_parser(prog: str = "python -m gwg_dist.fit", description: str | None = None) -> Parser:
     """The parser of a run."""
     parser = Parser(prog=prog, description=description, allow_abbrev=False, exit_on_error=True)
-    parser.add_argument("-c", "--config", action=ActionConfigFile, help="a YAML file of settings; later ones win")
+    parser.add_argument("-c", "--config", action="config", help="a YAML file of settings; later ones win")
     parser.add_argument("--run_dir", type=str | None, default=None, help="folder of the run; runs/NAME-TIME by default")
     parser.add_argument(
         "--ckpt_path", type=str | None, default=None,
@@ -207,6 +208,7 @@ def quiet() -> None:
         ".*does not have many workers.*", ".*LeafSpec.*", ".*`isinstance\\(treespec, LeafSpec\\).*", ".*srun.*available.*",
         ".*litlogger.*", ".*Checkpoint directory.*exists.*", ".*Experiment logs directory.*exists.*",
         ".*`log_every_n_steps`.*", ".*batch_size.*ambiguous.*", ".*infer the batch_size.*",
+        ".*`broadcast_buffers` is deprecated.*", ".*find unused parameters.*", ".*in the `DataLoader` init.*",
     ):  # fmt: skip
         warnings.filterwarnings("ignore", message=message)
 

@@ -15,14 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.fabric.utilities.seed import seed_everything
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from gwg_dist.callbacks import (
-    CouplingError, Interruption, SamplePictures, TrainingProgress, collapse_warning, console, evaluate_module,
+    CouplingError,
+    Interruption,
+    SamplePictures,
+    TrainingProgress,
+    collapse_warning,
+    console,
+    evaluate_module,
     make_progress,
 )  # fmt: skip
 from gwg_dist.checkpoints import AtomicCheckpointIO, RunCheckpoints, read_checkpoint
@@ -51,7 +56,7 @@ def fit(parser: Parser, config: Namespace, folder: Path, *, fresh: bool) -> None
     module, data = objects.model, objects.data
     module.seed = data.seed = config.seed
     check(config, data.batch_size)
-    if rank_zero_only.rank == 0:
+    if launched_rank() == 0:
         data.prepare_data()
         _ = data.splits
 
@@ -62,7 +67,7 @@ def fit(parser: Parser, config: Namespace, folder: Path, *, fresh: bool) -> None
         check_checkpoint(contents, module)
         start = contents["global_step"]
         del contents
-    if rank_zero_only.rank == 0:
+    if launched_rank() == 0:
         make_folder(folder)
         save_config(parser, config, folder / CONFIG)
         console.print(f"run folder: {folder}" + (f", going on from iteration {start}" if checkpoint else ""))
@@ -118,9 +123,9 @@ def report(trainer: Trainer, objects: Namespace, folder: Path, *, seconds: float
     module.to(trainer.strategy.root_device).eval()
     settings = objects.evaluation.final_settings
     with make_progress() as progress:
-        shown = progress if rank_zero_only.rank == 0 else None
+        shown = progress if launched_rank() == 0 else None
         result = evaluate_module(module, data.splits, settings, iteration=trainer.global_step, progress=shown)
-    if rank_zero_only.rank != 0:
+    if launched_rank() != 0:
         return
     write_json(report_json(result, checkpoint, path), folder / RESULTS)
     console.print(report_table(result, title=f"{path.name} (iteration {checkpoint['global_step']})"))
@@ -171,7 +176,7 @@ def run_folder(config: Namespace) -> tuple[Path, bool]:
         name = config.data.class_path.rsplit(".", 1)[-1].lower()
         folder = Path("runs") / f"{name}-{job if job not in (None, 'none') else time.strftime('%Y%m%d-%H%M%S')}"
     holds_a_run = (folder / LAST).exists() or (folder / BEST).exists() or (folder / CONFIG).exists()
-    if holds_a_run and config.ckpt_path is None and rank_zero_only.rank == 0:
+    if holds_a_run and config.ckpt_path is None and launched_rank() == 0:
         raise InputError(f"{folder} already holds a run: go on with --resume {folder}, or choose another --run_dir")
     os.environ[RUN_DIR_VARIABLE] = str(folder)
     return folder, config.ckpt_path is None
@@ -183,6 +188,12 @@ def checkpoint_path(config: Namespace, folder: Path) -> Path | None:
         return Path(config.ckpt_path)
     last = folder / LAST
     return last if last.is_file() else None
+
+
+def launched_rank() -> int:
+    """This process's rank as its launcher says, before there is a process group."""
+    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+    return next((int(os.environ[name]) for name in names if os.environ.get(name)), 0)
 
 
 def make_folder(folder: Path) -> None:
@@ -208,8 +219,10 @@ def check(config: Namespace, batch_size: int) -> None:
 
 def stopped(trainer: Trainer, folder: Path, number: int) -> None:
     """Say where the run stands and exit as a process that the signal ended."""
-    if rank_zero_only.rank == 0:
-        console.print(f"stopped at iteration {trainer.global_step}; go on with: python -m gwg_dist.fit --resume {folder}")
+    if launched_rank() == 0:
+        console.print(
+            f"stopped at iteration {trainer.global_step}; go on with: python -m gwg_dist.fit --resume {folder}"
+        )
     sys.exit(128 + number)
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -109,14 +110,15 @@ class EBMModule(LightningModule):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """One iteration: chains move, then the loss of data against chains. ``batch`` holds codes ``(share, D)``."""
+        dtype = self.reference.weights.dtype
         start = self.chains.start(batch, generator=self.generator)
         chain = run_chain(
-            self.sampler, self.target, self.space.encode(start.codes, self.dtype),
+            self.sampler, self.target, self.space.encode(start.codes, dtype),
             num_steps=self.num_steps, generator=self.generator, backend=self.backend,
         )  # fmt: skip
         self.chains.keep(start, self.space.decode(chain.x))
 
-        x_data = self.space.encode(batch, self.dtype)
+        x_data = self.space.encode(batch, dtype)
         result = self.objective(self.energy, x_data, chain.x)
 
         self.stats = IterationStats(
@@ -126,12 +128,13 @@ class EBMModule(LightningModule):
             accept_prob=chain.accept_prob.mean(),
             hops=chain.hops.mean(),
         )
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # logging costs more than a step of a small model
+        every = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        if (self.global_step + 1) % every == 0:  # Lightning's log takes longer than a step of a small model
             self.log_dict({f"train/{name}": value for name, value in self.stats._asdict().items()})
         # DDP averages over ranks; shares may differ by one, so each loss counts by its share of the global batch.
         return result.loss * (len(batch) * world_size() / self.data.batch_size)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         parameters = self.energy.parameters()
         optimizer = (
             torch.optim.Adam(parameters, lr=self.learning_rate)
@@ -187,7 +190,7 @@ class EBMModule(LightningModule):
         self.chains.restore(restored["packed"])
         states = restored["generators"]
         if len(states) == world_size():
-            self.generator.set_state(states[rank()])
+            self.generator.set_state(states[rank()].clone())  # set_state reads from the start of the storage
         else:
             self.generator = make_generator(
                 self.seed, "chains resumed", rank(), world_size(), self.global_step, device=self.device

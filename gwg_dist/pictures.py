@@ -34,7 +34,9 @@ def save_grid(codes: Tensor, space: Space, path: str | Path) -> bool:
     grid = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1), GAP, dtype=np.uint8)
     for index, image in enumerate(images):
         top, left = (index // columns) * (height + 1) + 1, (index % columns) * (width + 1) + 1
-        grid[top : top + height, left : left + width] = PAPER - image.astype(np.int64) * PAPER // (space.num_categories - 1)
+        grid[top : top + height, left : left + width] = PAPER - image.astype(np.int64) * PAPER // (
+            space.num_categories - 1
+        )
     scale = max(1, math.ceil(MIN_PICTURE_SIZE / max(grid.shape)))
     path = Path(path)
     beside = path.with_name(f".{path.name}.tmp")

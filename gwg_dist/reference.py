@@ -67,8 +67,6 @@ class Reference(nn.Module):
     def sample(self, num: int, *, generator: torch.Generator) -> Tensor:
         """``num`` independent draws as codes, ``(num, D)``, on the generator's device."""
         probs = self.probs.to(generator.device)
-        uniform = torch.rand(
-            probs.shape[0], num, generator=generator, device=generator.device, dtype=probs.dtype
-        )
+        uniform = torch.rand(probs.shape[0], num, generator=generator, device=generator.device, dtype=probs.dtype)
         codes = torch.searchsorted(probs.cumsum(1), uniform, right=True)
         return codes.clamp_(max=self.space.num_categories - 1).to(self.space.code_dtype).T.contiguous()

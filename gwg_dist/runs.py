@@ -1,12 +1,12 @@
 """A run's folder: what is where, and how its model comes back.
 
-    config.yaml        every setting, resolved
-    last.ckpt          the newest state; ``fit --resume`` goes on from it
-    best.ckpt          the state of the best validation likelihood
-    metrics/           CSV, a file for every start of the run
-    tensorboard/       the same for TensorBoard
-    samples.png        chains of the buffer; samples/ITERATION.png over time
-    results.json       the likelihoods that the closing table shows
+config.yaml        every setting, resolved
+last.ckpt          the newest state; ``fit --resume`` goes on from it
+best.ckpt          the state of the best validation likelihood
+metrics/           CSV, a file for every start of the run
+tensorboard/       the same for TensorBoard
+samples.png        chains of the buffer; samples/ITERATION.png over time
+results.json       the likelihoods that the closing table shows
 """
 
 from __future__ import annotations

@@ -17,8 +17,6 @@ def stream_seed(seed: int, purpose: str, *index: int) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
 
 
-def make_generator(
-    seed: int, purpose: str, *index: int, device: torch.device | str = "cpu"
-) -> torch.Generator:
+def make_generator(seed: int, purpose: str, *index: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator at the start of the stream (seed, purpose, *index)."""
     return torch.Generator(device).manual_seed(stream_seed(seed, purpose, *index))

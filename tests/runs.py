@@ -72,7 +72,9 @@ def differing(a: object, b: object, path: str = "") -> list[str]:
     """Where two trees of tensors and numbers differ in a bit."""
     if isinstance(a, dict) and isinstance(b, dict):
         keys = sorted(a.keys() | b.keys(), key=str)
-        return [d for k in keys for d in (differing(a[k], b[k], f"{path}/{k}") if k in a and k in b else [f"{path}/{k}"])]
+        return [
+            d for k in keys for d in (differing(a[k], b[k], f"{path}/{k}") if k in a and k in b else [f"{path}/{k}"])
+        ]
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
         return [d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differing(x, y, f"{path}/{i}")]
     same = torch.equal(a, b) if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) else a == b

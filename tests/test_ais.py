@@ -12,7 +12,13 @@ from scipy import stats
 
 from gwg_dist.energies import Energy, IsingEnergy, MLPEnergy, RBMEnergy
 from gwg_dist.evaluation import (
-    ais, beta_schedule, exact_log_prob, exact_log_z, log_likelihood, summarize, unnormalised_log_prob,
+    ais,
+    beta_schedule,
+    exact_log_prob,
+    exact_log_z,
+    log_likelihood,
+    summarize,
+    unnormalised_log_prob,
 )  # fmt: skip
 from gwg_dist.samplers import GWG, Gibbs, Sampler, Target
 from gwg_dist.spaces import Binary, Categorical
@@ -22,7 +28,9 @@ KINDS = ["rbm", "ising", "mlp"]
 NUM_CHAINS = 1000
 
 
-def z_score(target: Target, *, seed: int, sampler: Sampler | None = None, num_temperatures: int = 200) -> tuple[float, float]:
+def z_score(
+    target: Target, *, seed: int, sampler: Sampler | None = None, num_temperatures: int = 200
+) -> tuple[float, float]:
     """(Ẑ / Z - 1) / stderr, and the fraction of effective weights."""
     generator = torch.Generator().manual_seed(1000 + seed)
     result = ais(

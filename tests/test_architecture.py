@@ -30,7 +30,9 @@ def imports() -> list[tuple[str, str, Path]]:
         for node in ast.walk(ast.parse(path.read_text())):
             names = []
             if isinstance(node, ast.ImportFrom) and node.module:
-                names = [f"{node.module}.{alias.name}" if node.module == "gwg_dist" else node.module for alias in node.names]
+                names = [
+                    f"{node.module}.{alias.name}" if node.module == "gwg_dist" else node.module for alias in node.names
+                ]
             elif isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
             found += [(part, name.split(".")[1], path) for name in names if name.startswith("gwg_dist.")]

@@ -54,7 +54,13 @@ spaces = pytest.mark.parametrize("space", SPACES, ids=["binary", "categorical"])
 
 
 def test_the_walk_finds_them() -> None:
-    assert {c.__name__ for c in walk(Energy)} >= {"IsingEnergy", "IsingTorusEnergy", "RBMEnergy", "MLPEnergy", "ResNetEnergy"}
+    assert {c.__name__ for c in walk(Energy)} >= {
+        "IsingEnergy",
+        "IsingTorusEnergy",
+        "RBMEnergy",
+        "MLPEnergy",
+        "ResNetEnergy",
+    }
     assert {c.__name__ for c in walk(Sampler)} >= {"GWG", "Gibbs"}
     assert walk(Objective)
     assert walk(ChainSource)

@@ -15,7 +15,9 @@ ALPHA = 1e-6
 NUM_CHAINS = 40_000
 
 
-def chi_square_p_value(sampler: Sampler, target: Target, *, beta: float, num_steps: int, backend: str = "eager") -> float:
+def chi_square_p_value(
+    sampler: Sampler, target: Target, *, beta: float, num_steps: int, backend: str = "eager"
+) -> float:
     """The p-value of the end points of exact draws moved by ``num_steps`` steps."""
     space = target.space
     pi = exact_pi(target, beta)
@@ -44,7 +46,8 @@ def test_invariance(sampler: Sampler, name: str, beta: float) -> None:
 
 @pytest.mark.parametrize("name", SPACES)
 @pytest.mark.parametrize(
-    "mutation", ["reverse proposal dropped", "stale gradient kept after acceptance", "stale value kept after acceptance"]
+    "mutation",
+    ["reverse proposal dropped", "stale gradient kept after acceptance", "stale value kept after acceptance"],
 )
 def test_power(mutation: str, name: str) -> None:
     assert chi_square_p_value(mutant(*MUTANTS[mutation]), make_target(SPACES[name]), beta=1.0, num_steps=7) < ALPHA
@@ -85,9 +88,13 @@ def test_a_new_beta_and_new_weights_do_not_recompile(compiler: None) -> None:
 def test_run_chain_takes_beta_from_its_schedule() -> None:
     """Step by step with single betas gives the same chain as one call with the schedule."""
     target = make_target(SPACES["categorical"])
-    start = target.space.encode(target.space.uniform_codes(16, generator=torch.Generator().manual_seed(0)), torch.float64)
+    start = target.space.encode(
+        target.space.uniform_codes(16, generator=torch.Generator().manual_seed(0)), torch.float64
+    )
     schedule = torch.linspace(0, 1, 9, dtype=torch.float64)
-    together = run_chain(GWG(), target, start, num_steps=9, generator=torch.Generator().manual_seed(3), schedule=schedule)
+    together = run_chain(
+        GWG(), target, start, num_steps=9, generator=torch.Generator().manual_seed(3), schedule=schedule
+    )
     generator, x = torch.Generator().manual_seed(3), start
     for beta in schedule:
         x = run_chain(GWG(), target, x, num_steps=1, generator=generator, beta=beta).x

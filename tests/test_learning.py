@@ -47,9 +47,12 @@ def test_gradient_is_that_of_the_exact_likelihood(space: Space, kind: str) -> No
 def test_power_swapped_batches_have_another_gradient() -> None:
     space = Binary(6)
     energy = random_energy(space, "rbm")
-    a, b = (space.encode(space.uniform_codes(50, generator=torch.Generator().manual_seed(s)), torch.float64) for s in (0, 1))
-    one = torch.autograd.grad(ContrastiveDivergence()(energy, a, b).loss, energy.weight)[0]
-    other = torch.autograd.grad(ContrastiveDivergence()(energy, b, a).loss, energy.weight)[0]
+    a, b = (
+        space.encode(space.uniform_codes(50, generator=torch.Generator().manual_seed(s)), torch.float64) for s in (0, 1)
+    )
+    parameters = list(energy.parameters())
+    one = torch.autograd.grad(ContrastiveDivergence()(energy, a, b).loss, parameters)[0]
+    other = torch.autograd.grad(ContrastiveDivergence()(energy, b, a).loss, parameters)[0]
     torch.testing.assert_close(one, -other, rtol=0, atol=1e-12)
     assert one.abs().max() > 1e-3
 
@@ -57,7 +60,9 @@ def test_power_swapped_batches_have_another_gradient() -> None:
 def test_penalties_are_what_they_say() -> None:
     space = Binary(5)
     energy = random_energy(space, "mlp")
-    a, b = (space.encode(space.uniform_codes(8, generator=torch.Generator().manual_seed(s)), torch.float64) for s in (0, 1))
+    a, b = (
+        space.encode(space.uniform_codes(8, generator=torch.Generator().manual_seed(s)), torch.float64) for s in (0, 1)
+    )
     plain = ContrastiveDivergence()(energy, a, b)
     l2 = ContrastiveDivergence(energy_l2=0.3)(energy, a, b).loss - plain.loss
     assert abs(float(l2 - 0.3 * (energy(a).square().mean() + energy(b).square().mean()))) < 1e-12

@@ -63,8 +63,8 @@ class DivergenceGuard(Callback):
         limit = self.max_gap or space.num_sites * math.log(space.num_categories)
         if not abs(self._gap) <= limit:
             raise DivergedError(
-                f"iteration {trainer.global_step}: the energy gap between data and chains is {self._gap:.1f} nats, beyond "
-                f"±{limit:.1f}: the chains no longer follow the model; {ADVICE}"
+                f"iteration {trainer.global_step}: the energy gap between data and chains is {self._gap:.1f} nats, "
+                f"beyond ±{limit:.1f}: the chains no longer follow the model; {ADVICE}"
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -76,7 +76,9 @@ def evaluate_module(
         if len(codes):
             codes = codes.to(module.device)
             likelihoods[name] = log_likelihood(module.target, codes, estimate)
-            reference[name] = float(module.reference.log_prob(module.space.encode(codes, module.dtype)).double().mean())
+            reference[name] = float(
+                module.reference.log_prob(module.space.encode(codes, module.reference.weights.dtype)).double().mean()
+            )
     return Report(estimate, likelihoods, reference)
 
 

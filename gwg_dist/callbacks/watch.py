@@ -58,7 +58,7 @@ class CouplingError(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step % trainer.log_every_n_steps:
+        if trainer.global_step % trainer.log_every_n_steps:  # pyright: ignore[reportAttributeAccessIssue]
             return
         assert isinstance(pl_module, EBMModule)
         true, learned = getattr(pl_module.data, "coupling", None), getattr(pl_module.energy, "coupling", None)

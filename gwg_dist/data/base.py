@@ -72,7 +72,9 @@ class DiscreteData(LightningDataModule, ABC):
                 if not codes.is_floating_point():
                     self.space.check_codes(codes, f"{name} data")
             if len(splits.train) < self.batch_size:
-                raise InputError(f"batch_size must be at most the {len(splits.train)} training points, got {self.batch_size}")
+                raise InputError(
+                    f"batch_size must be at most the {len(splits.train)} training points, got {self.batch_size}"
+                )
             self._splits = splits
         return self._splits
 

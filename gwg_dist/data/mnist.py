@@ -20,7 +20,7 @@ from gwg_dist.spaces import Binary
 
 NUM_VALIDATION = 10_000
 IDX_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-IDX_FILES = {
+IDX_FILES: dict[str, str | None] = {
     "train-images-idx3-ubyte.gz": "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873",
     "t10k-images-idx3-ubyte.gz": "md5:9fb629c4189551a2d022fa330f9573f3",
 }

@@ -27,9 +27,7 @@ def exact_log_z(target: Target, *, beta: float = 1.0) -> float:
     return float(exact_log_prob(target, beta=beta)[1])
 
 
-def unnormalised_log_prob(
-    target: Target, codes: Tensor, *, beta: float = 1.0, batch_size: int = 4096
-) -> Tensor:
+def unnormalised_log_prob(target: Target, codes: Tensor, *, beta: float = 1.0, batch_size: int = 4096) -> Tensor:
     """log ref(x) - beta E(x) of codes ``(N, D)``, ``(N,)`` float64 nats on the device of ``codes``."""
     dtype = torch.float32 if target.reference is None else target.reference.weights.dtype
     parts = []

@@ -73,9 +73,7 @@ class Gibbs(Sampler):
         hops = (shift > 0).to(f.dtype)
         return GibbsState(x, f, (site + 1) % space.num_sites), Info(torch.ones_like(f), hops)
 
-    def log_conditional(
-        self, target: Target, state: GibbsState, site: Tensor, beta: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def log_conditional(self, target: Target, state: GibbsState, site: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
         """log p_beta(x_i = current + k mod K | the rest) at one site per chain, and f there, each ``(B, K)``."""
         space = target.space
         others = space.num_categories - 1
