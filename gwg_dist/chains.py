@@ -63,6 +63,7 @@ class ChainSource(ABC):
 
     def restore(self, packed: Tensor | None) -> None:
         """Take this rank's share of what ``gather`` returned, on any number of ranks."""
+        del packed
 
 
 class DataChains(ChainSource):

@@ -205,7 +205,7 @@ def quiet() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     for message in (
-        ".*does not have many workers.*", ".*LeafSpec.*", ".*`isinstance\\(treespec, LeafSpec\\).*", ".*srun.*available.*",
+        ".*does not have many workers.*", ".*LeafSpec.*", ".*srun.*available.*",
         ".*litlogger.*", ".*Checkpoint directory.*exists.*", ".*Experiment logs directory.*exists.*",
         ".*`log_every_n_steps`.*", ".*batch_size.*ambiguous.*", ".*infer the batch_size.*",
         ".*`broadcast_buffers` is deprecated.*", ".*find unused parameters.*", ".*in the `DataLoader` init.*",

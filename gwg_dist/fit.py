@@ -57,8 +57,9 @@ def fit(parser: Parser, config: Namespace, folder: Path, *, fresh: bool) -> None
     module.seed = data.seed = config.seed
     check(config, data.batch_size)
     if launched_rank() == 0:
-        data.prepare_data()
-        _ = data.splits
+        with console.status("reading the data"):
+            data.prepare_data()
+            _ = data.splits
 
     checkpoint = None if fresh else checkpoint_path(config, folder)
     start = 0
@@ -164,8 +165,8 @@ def expand_resume(args: list[str]) -> list[str]:
 def run_folder(config: Namespace) -> tuple[Path, bool]:
     """The folder, and whether the run starts afresh.
 
-    Ranks that a launcher started find the same default: the launching process hands it down, and SLURM and torchrun have
-    a name for the job. Raises InputError where another run would be overwritten.
+    Ranks that a launcher started find the same default: the launching process hands it down, and SLURM and torchrun
+    have a name for the job. Raises InputError where another run would be overwritten.
     """
     if RUN_DIR_VARIABLE in os.environ and "LOCAL_RANK" in os.environ:
         return Path(os.environ[RUN_DIR_VARIABLE]), config.ckpt_path is None

@@ -1,7 +1,7 @@
 """What a kernel must satisfy, worked out independently of the package and by enumeration.
 
-Proposal probabilities are recomputed here from the paper's equations with loops over sites and categories; the kernel is
-then run from every state with its noise forced into every move, and its acceptance probability read off.
+Proposal probabilities are recomputed here from the paper's equations with loops over sites and categories; the kernel
+is then run from every state with its noise forced into every move, and its acceptance probability read off.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""A user's own classes, picked by import path: an energy in ten lines, a sampler that stays, a loss of the data alone."""
+"""A user's own classes, picked by import path: an energy, a sampler that stays, a loss of the data alone."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple

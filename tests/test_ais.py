@@ -1,7 +1,7 @@
 """Annealed importance sampling against exact log Z on random small models of three kinds.
 
-Each estimate within four standard errors (on the scale of Z, where AIS is unbiased); the pooled z-scores, of models whose
-weights are well behaved, are standard normal by Kolmogorov-Smirnov.
+Each estimate within four standard errors (on the scale of Z, where AIS is unbiased); the pooled z-scores, of models
+whose weights are well behaved, are standard normal by Kolmogorov-Smirnov.
 """
 
 import math

@@ -108,7 +108,8 @@ def test_digits_experiment_is_the_default() -> None:
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.stem)
 def test_every_experiment_runs_two_iterations(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     args = ["--config", str(path), f"--run_dir={tmp_path / 'run'}", "--trainer.max_steps=2", "--model.num_steps=2",
-            "--data.batch_size=10", "--evaluation.every=2", "--evaluation.num_chains=3", "--evaluation.num_temperatures=2",
+            "--data.batch_size=10", "--evaluation.every=2", "--evaluation.num_chains=3",
+            "--evaluation.num_temperatures=2",
             "--evaluation.final_temperatures=2", "--pictures_every=2", "--trainer.accelerator=cpu"]  # fmt: skip
     text = path.read_text()
     if "MNIST" in text:

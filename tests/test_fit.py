@@ -196,8 +196,8 @@ def test_collapsed_weights_are_said(tmp_path: Path, capsys: pytest.CaptureFixtur
     """One temperature is far too few for a model that is eight nats better than its reference."""
     run_fit(
         tmp_path / "run", "--trainer.max_steps=1500", "--model.learning_rate=0.03", "--model.num_steps=10",
-        "--model.energy.num_hidden=64", "--data.batch_size=100", "--evaluation.num_chains=200", "--evaluation.every=1500",
-        "--evaluation.num_temperatures=1", "--evaluation.final_temperatures=1",
+        "--model.energy.num_hidden=64", "--data.batch_size=100", "--evaluation.num_chains=200",
+        "--evaluation.every=1500", "--evaluation.num_temperatures=1", "--evaluation.final_temperatures=1",
     )  # fmt: skip
     printed = " ".join(capsys.readouterr().err.split())
     assert "AIS chains carry the estimate; do not believe this likelihood" in printed

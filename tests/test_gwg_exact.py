@@ -54,7 +54,7 @@ def test_a_vector_of_betas_is_a_chain_for_each(name: str) -> None:
         assert abs(info.accept_prob[i] - info_alone.accept_prob[i]) < 1e-12
 
 
-# -- power: a kernel with a known mistake must fail the same test -------------------------------------------------------
+# -- power: a kernel with a known mistake must fail the same test ------------------------------------------------------
 
 
 def mutant(old: str, new: str) -> GWG:

@@ -82,8 +82,8 @@ def test_penalties_are_what_they_say() -> None:
 def test_recovers_the_couplings_of_a_torus(sampler: Sampler) -> None:
     """4x4 torus, σ = 0.1, 20,000 exact samples: RMSE of J within 1.5 times what any unbiased estimate can reach.
 
-    log p = sum_{i<j} 2 J_ij s_i s_j - log Z, so the Fisher information of the pairs is 4 N Cov[s_i s_j, s_k s_l] (Cramér
-    and Rao); the covariance is taken exactly. The bound on the RMSE is about 0.0040.
+    log p = sum_{i<j} 2 J_ij s_i s_j - log Z, so the Fisher information of the pairs is 4 N Cov[s_i s_j, s_k s_l]
+    (Cramér and Rao); the covariance is taken exactly. The bound on the RMSE is about 0.0040.
     """
     space = Binary((4, 4))
     truth = IsingTorusEnergy(space, sigma=0.1)
@@ -116,7 +116,7 @@ def test_recovers_the_couplings_of_a_torus(sampler: Sampler) -> None:
 
 
 def cramer_rao_rmse(codes: torch.Tensor, pi: torch.Tensor, num: int) -> float:
-    """sqrt of the mean over the D^2 entries of J of the smallest variance of an unbiased estimate from ``num`` samples."""
+    """sqrt of the mean over the D^2 entries of J of the smallest variance of an unbiased estimate."""
     s = 2 * codes.double() - 1
     i, j = torch.triu_indices(s.shape[1], s.shape[1], 1)
     pairs = s[:, i] * s[:, j]

@@ -69,7 +69,8 @@ def evaluate_module(
     with track(progress, "AIS", settings.num_temperatures) as advance:
         estimate = ais(
             module.target, module.sampler, generator=generator, num_chains=settings.num_chains,
-            num_temperatures=settings.num_temperatures, schedule=settings.schedule, backend=module.backend, progress=advance,
+            num_temperatures=settings.num_temperatures, schedule=settings.schedule, backend=module.backend,
+            progress=advance,
         )  # fmt: skip
     likelihoods, reference = {}, {}
     for name, codes in (("val", splits.validation), ("test", splits.test)):
@@ -150,8 +151,8 @@ def describe(report: Report, step: int) -> str:
 def collapse_warning(estimate: AISResult) -> str:
     """What to make of an estimate that a handful of chains carry."""
     return (
-        f"warning: {estimate.ess:.1f} of {len(estimate.log_weights)} AIS chains carry the estimate; do not believe this "
-        "likelihood. Use more temperatures; if that does not help, the model has modes that its chains do not reach: "
+        f"warning: {estimate.ess:.1f} of {len(estimate.log_weights)} AIS chains carry the estimate; do not believe "
+        "this likelihood. Use more temperatures; if that does not help, the model has modes that chains do not reach: "
         "more steps an iteration, a lower learning rate, or restarts."
     )
 

@@ -27,8 +27,8 @@ console = Console(stderr=True, highlight=False)
 def make_progress() -> Progress:
     """A bar of ours; it shows nothing where there is no terminal."""
     return Progress(
-        TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
-        TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn(),
+        TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
+        TextColumn("{task.fields[text]}"), TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn(),
         console=console, disable=not console.is_terminal, refresh_per_second=4,
     )  # fmt: skip
 

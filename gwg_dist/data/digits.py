@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits of 8x8 pixels and 17 grey levels that scikit-learn carries (Alpaydin and Kaynak, 1998)."""
+"""The 1,797 handwritten digits of 8x8 pixels and 17 grey levels in scikit-learn (Alpaydin and Kaynak, 1998)."""
 
 from __future__ import annotations
 

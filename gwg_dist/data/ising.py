@@ -19,8 +19,8 @@ class IsingSamples(DiscreteData):
         shape: the lattice.
         sigma: σ of the couplings.
         num_train: training samples; 500 more each for validation and test.
-        num_steps: Gibbs-With-Gradients steps from a uniform start, in every chain. At σ = 0.1 a lattice forgets its start
-            within a few steps a site; near the critical 0.22 it needs many more.
+        num_steps: Gibbs-With-Gradients steps from a uniform start, in every chain. At σ = 0.1 a lattice forgets its
+            start within a few steps a site; near the critical 0.22 it needs many more.
     """
 
     def __init__(

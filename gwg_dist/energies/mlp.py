@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from gwg_dist.energies.base import Energy
@@ -28,7 +30,7 @@ class MLPEnergy(Energy):
         inputs = space.num_sites * (1 if isinstance(space, Binary) else space.num_categories)
         widths = [inputs] + [num_hidden] * num_layers
         layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+        for fan_in, fan_out in pairwise(widths):
             layers += [nn.Linear(fan_in, fan_out), nn.SiLU()]
         self.layers = nn.Sequential(*layers, nn.Linear(num_hidden, 1))
 

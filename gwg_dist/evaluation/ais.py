@@ -91,8 +91,8 @@ def ais(
 ) -> AISResult:
     """Estimate log Z of ``target`` with one gradient a temperature.
 
-    x_0 is drawn from the reference exactly. At temperature t the weight takes (beta_t - beta_{t-1}) f(x_{t-1}), then one
-    step of ``sampler`` at beta_t moves x; f and ∇f are cached untempered, so nothing is evaluated twice.
+    x_0 is drawn from the reference exactly. At temperature t the weight takes (beta_t - beta_{t-1}) f(x_{t-1}), then
+    one step of ``sampler`` at beta_t moves x; f and ∇f are cached untempered, so nothing is evaluated twice.
 
     Args:
         target: with a reference.

@@ -9,7 +9,7 @@ from gwg_dist.target import Target
 
 
 def exact_log_prob(target: Target, *, beta: float = 1.0, batch_size: int = 4096) -> tuple[Tensor, Tensor]:
-    """``(log_prob, log_z)``: log p_beta of every point in the order of ``space.all_codes()``, ``(K^D,)``, and log Z, 0-d.
+    """``(log_prob, log_z)``: log p_beta of every point in the order of ``space.all_codes()``, and log Z, 0-d.
 
     Z = sum_x ref(x) exp(-beta E(x)) with a normalised reference (uniform where the target has none). The sum is taken
     in float64, the energies in the dtype of the model.
