@@ -1,7 +1,7 @@
 """Time the kernels against the step as published, alternately in one process.
 
 python -m gwg_dist.bench            all rows
-python -m gwg_dist.bench --quick    a minute
+python -m gwg_dist.bench --quick    a few minutes
 python -m gwg_dist.bench --only resnet
 
 Both sides run on one thread (process CPU time) or on one GPU (wall time, synchronised), in alternating rounds, with the

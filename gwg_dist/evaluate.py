@@ -51,7 +51,7 @@ def evaluate(
     values = report_json(report, loaded.checkpoint, loaded.path)
     console.print(report_table(report, title=f"{loaded.path.name} (iteration {iteration})"))
     if report.estimate.collapsed:
-        console.print(f"[bold red]{collapse_warning(report.estimate)}[/]")
+        console.print(f"[bold red]{collapse_warning(report.estimate)}[/]", soft_wrap=True)
     if loaded.module.space.num_states <= MAX_EXACT_STATES:
         values["exact"] = exact_values(loaded)
         exact = values["exact"]

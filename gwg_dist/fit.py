@@ -131,7 +131,7 @@ def report(trainer: Trainer, objects: Namespace, folder: Path, *, seconds: float
     write_json(report_json(result, checkpoint, path), folder / RESULTS)
     console.print(report_table(result, title=f"{path.name} (iteration {checkpoint['global_step']})"))
     if result.estimate.collapsed:
-        console.print(f"[bold red]{collapse_warning(result.estimate)}[/]")
+        console.print(f"[bold red]{collapse_warning(result.estimate)}[/]", soft_wrap=True)
     if path.name == LAST:
         console.print("no evaluation during training was fit to choose by; these are the last weights")
     console.print(

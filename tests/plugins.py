@@ -60,3 +60,14 @@ class Exploding(Energy):
 
     def forward(self, x: Tensor) -> Tensor:
         return (x @ self.weight) + (self.weight.abs().sum() * 1e6).exp() - 1
+
+
+class Peaked(Energy):
+    """Far from any factorised distribution: two opposite points hold nearly everything."""
+
+    def __init__(self, space: Space) -> None:
+        super().__init__(space)
+        self.strength = torch.nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -self.strength * (2 * x - 1).sum(1).square() / x.shape[1] ** 0.5

@@ -65,13 +65,13 @@ def test_penalties_are_what_they_say() -> None:
     )
     plain = ContrastiveDivergence()(energy, a, b)
     l2 = ContrastiveDivergence(energy_l2=0.3)(energy, a, b).loss - plain.loss
-    assert abs(float(l2 - 0.3 * (energy(a).square().mean() + energy(b).square().mean()))) < 1e-12
+    assert abs(float(l2.detach() - 0.3 * (energy(a).square().mean() + energy(b).square().mean()).detach())) < 1e-12
     x = a.clone().requires_grad_()
     (grad,) = torch.autograd.grad(energy(x).sum(), x)
     penalty = ContrastiveDivergence(gradient_penalty=0.7)(energy, a, b).loss - plain.loss
-    assert abs(float(penalty - 0.7 * grad.square().sum(1).mean())) < 1e-12
+    assert abs(float(penalty.detach() - 0.7 * grad.square().sum(1).mean())) < 1e-12
     l1 = ContrastiveDivergence(weight_l1=0.1)(energy, a, b).loss - plain.loss
-    assert abs(float(l1) - 0.1 * sum(float(p.abs().sum()) for p in energy.parameters())) < 1e-10
+    assert abs(float(l1.detach()) - 0.1 * sum(float(p.detach().abs().sum()) for p in energy.parameters())) < 1e-10
     assert torch.equal(plain.energy_data, energy(a).detach())
     with pytest.raises(ValueError, match="energy_l2 must not be negative, got -1"):
         ContrastiveDivergence(energy_l2=-1)

@@ -134,7 +134,7 @@ class AISLikelihood(Callback):
             logger.log_metrics(metrics, step)
         pl_module.log_dict(metrics, logger=False)
         if trainer.is_global_zero:
-            console.print(describe(report, step))
+            console.print(describe(report, step), soft_wrap=True)
 
 
 def describe(report: Report, step: int) -> str:
