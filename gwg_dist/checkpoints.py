@@ -65,16 +65,19 @@ class RunCheckpoints(Checkpoint):
     Args:
         folder: where the files go.
         every: iterations between two ``last.ckpt``.
+        yardstick: names what likelihoods are measured on and how. A resumed run with another yardstick, or in a folder
+            without a best.ckpt, forgets the best value.
 
     Raises:
         ValueError: ``every`` below 1.
     """
 
-    def __init__(self, folder: str | Path, *, every: int = 500) -> None:
+    def __init__(self, folder: str | Path, *, every: int = 500, yardstick: str = "") -> None:
         if every < 1:
             raise ValueError(f"every must be positive, got {every}")
         self.folder = Path(folder)
         self.every = every
+        self.yardstick = yardstick
         self.best_value = -math.inf
         self.best_step = 0
         self._saved_step = -1
@@ -94,11 +97,12 @@ class RunCheckpoints(Checkpoint):
         self._save_last(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_value": self.best_value, "best_step": self.best_step}
+        return {"best_value": self.best_value, "best_step": self.best_step, "yardstick": self.yardstick}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best_value = state_dict["best_value"]
-        self.best_step = state_dict["best_step"]
+        if state_dict["yardstick"] == self.yardstick and (self.folder / BEST).is_file():
+            self.best_value = state_dict["best_value"]
+            self.best_step = state_dict["best_step"]
 
     def _judge(self, trainer: Trainer, report: Report) -> None:
         validation = report.likelihoods.get("val")

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging
 
-from gwg_dist.callbacks import AISLikelihood, DivergenceGuard, console
+from gwg_dist.callbacks import AISLikelihood, AveragedWeights, DivergenceGuard, console
 from gwg_dist.data import DiscreteData
 from gwg_dist.errors import DivergedError, InputError
 from gwg_dist.module import EBMModule
@@ -147,7 +147,7 @@ def build_parser(prog: str = "python -m gwg_dist.fit", description: str | None =
     parser.add_subclass_arguments(DiscreteData, "data", required=True)
     parser.add_class_arguments(EBMModule, "model", sub_configs=True, skip={"seed"})
     parser.add_class_arguments(AISLikelihood, "evaluation")
-    parser.add_class_arguments(EMAWeightAveraging, "ema", fail_untyped=False, skip={"device", "use_buffers"})
+    parser.add_class_arguments(AveragedWeights, "ema")
     parser.add_class_arguments(DivergenceGuard, "guard")
     parser.add_class_arguments(
         Trainer, "trainer", instantiate=False, fail_untyped=False, sub_configs=True, skip=FIXED_TRAINER_SETTINGS
@@ -173,12 +173,16 @@ def save_config(parser: Parser, config: Namespace, path: Path) -> None:
     for name in ("config", "run_dir", "ckpt_path"):
         kept.pop(name, None)
     text = parser.dump(kept, skip_unset=False, format="yaml")
-    if path.is_file() and path.read_text() != text:
+    if path.is_file():
+        if path.read_text() == text:
+            return
         number = 1
         while path.with_name(f"config.{number}.yaml").exists():
             number += 1
-        path.rename(path.with_name(f"config.{number}.yaml"))
-    path.write_text(text)
+        path.with_name(f"config.{number}.yaml").write_text(path.read_text())
+    beside = path.with_name(f".{path.name}.tmp")
+    beside.write_text(text)
+    beside.replace(path)
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
@@ -195,7 +199,9 @@ def errors_for_people() -> Iterator[None]:
     except InputError as error:
         fail(str(error))
     except DivergedError as error:
-        fail(f"{error}. The last checkpoint is from before this.", code=3)
+        fail(str(error), code=3)
+    except MisconfigurationException as error:
+        fail(plain(str(error)))
     except KeyboardInterrupt:
         fail("interrupted; go on with --resume", code=130)
 

@@ -13,7 +13,7 @@ from gwg_dist.callbacks import AISSettings, collapse_warning, console, evaluate_
 from gwg_dist.cli import Parser, errors_for_people, quiet
 from gwg_dist.errors import InputError
 from gwg_dist.evaluation import exact_log_z, unnormalised_log_prob
-from gwg_dist.runs import LoadedRun, load_run, report_json, report_table, write_json
+from gwg_dist.runs import LoadedRun, load_run, make_folder, report_json, report_table, write_json
 
 MAX_EXACT_STATES = 2**20
 
@@ -44,6 +44,7 @@ def evaluate(
     except ValueError as error:
         raise InputError(str(error)) from error
     loaded = load_run(run, checkpoint, device=device)
+    make_folder(Path(run) / "evaluation")
     loaded.data.prepare_data()
     iteration = loaded.checkpoint["global_step"]
     with make_progress() as progress:

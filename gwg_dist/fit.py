@@ -11,12 +11,14 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 from lightning.fabric.utilities.seed import seed_everything
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
@@ -31,11 +33,13 @@ from gwg_dist.callbacks import (
     make_progress,
 )  # fmt: skip
 from gwg_dist.checkpoints import AtomicCheckpointIO, RunCheckpoints, read_checkpoint
-from gwg_dist.cli import Parser, build_parser, errors_for_people, instantiate, quiet, save_config
-from gwg_dist.errors import InputError
-from gwg_dist.module import check_checkpoint
-from gwg_dist.runs import BEST, CONFIG, LAST, RESULTS, load_weights, report_json, report_table, write_json
+from gwg_dist.cli import Parser, build_parser, errors_for_people, instantiate, plain, quiet, save_config
+from gwg_dist.errors import DivergedError, InputError
+from gwg_dist.module import check_resumable
+from gwg_dist.runs import BEST, CONFIG, LAST, RESULTS, load_weights, make_folder, report_json, report_table, write_json
 
+HALF_PRECISIONS = ("16-true", "bf16-true", "transformer-engine", "transformer-engine-float16")
+SHOWN = (RESULTS, "samples.png", "metrics", "tensorboard")
 RUN_DIR_VARIABLE = "GWG_DIST_RUN_DIR"
 
 
@@ -51,6 +55,8 @@ def main(args: list[str] | None = None) -> None:
 
 def fit(parser: Parser, config: Namespace, folder: Path, *, fresh: bool) -> None:
     """Train what ``config`` says in ``folder``, evaluate the best weights, print the closing table."""
+    if not 0 <= config.seed < 2**32:
+        raise InputError(f"seed must lie in 0 to 2^32 - 1, got {config.seed}")
     seed_everything(config.seed, verbose=False)
     objects = instantiate(parser, config)
     module, data = objects.model, objects.data
@@ -65,25 +71,38 @@ def fit(parser: Parser, config: Namespace, folder: Path, *, fresh: bool) -> None
     start = 0
     if checkpoint is not None:
         contents = read_checkpoint(checkpoint)
-        check_checkpoint(contents, module)
+        check_resumable(contents, module)
         start = contents["global_step"]
         del contents
+    interruption = Interruption()
+    keep_config = KeepConfig(lambda: save_config(parser, config, folder / CONFIG))
+    try:
+        trainer = make_trainer(config, objects, folder, [keep_config, interruption], start)
+    except (ValueError, TypeError) as error:
+        raise InputError(plain(str(error))) from error
     if launched_rank() == 0:
         make_folder(folder)
-        save_config(parser, config, folder / CONFIG)
-        console.print(f"run folder: {folder}" + (f", going on from iteration {start}" if checkpoint else ""))
-
-    interruption = Interruption()
-    trainer = make_trainer(config, objects, folder, interruption, start)
+        console.print(
+            f"run folder: {folder}" + (f", going on from iteration {start}" if checkpoint else ""), soft_wrap=True
+        )
     began = time.monotonic()
-    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except DivergedError as error:
+        last = folder / LAST
+        left = (
+            f"{LAST} is of iteration {read_checkpoint(last)['global_step']}"
+            if last.is_file()
+            else "no checkpoint was written yet"
+        )
+        raise DivergedError(f"{error}; {left}") from error
     if interruption.received:
         stopped(trainer, folder, interruption.received)
     report(trainer, objects, folder, seconds=time.monotonic() - began)
 
 
 def make_trainer(
-    config: Namespace, objects: Namespace, folder: Path, interruption: Interruption, start: int
+    config: Namespace, objects: Namespace, folder: Path, more_callbacks: list[Callback], start: int
 ) -> Trainer:
     """The order of the callbacks matters: averages are updated before they are evaluated, all of it before a save."""
     settings: dict[str, Any] = dict(objects.trainer)
@@ -94,8 +113,8 @@ def make_trainer(
         objects.evaluation,
         SamplePictures(folder, every=config.pictures_every),
         *(settings.pop("callbacks", None) or []),
-        interruption,
-        RunCheckpoints(folder, every=config.checkpoint_every),
+        *more_callbacks,
+        RunCheckpoints(folder, every=config.checkpoint_every, yardstick=yardstick(config)),
     ]
     if settings.get("enable_progress_bar") is not False:
         callbacks.append(TrainingProgress())
@@ -115,6 +134,26 @@ def make_trainer(
     )  # fmt: skip
 
 
+class KeepConfig(Callback):
+    """Writes the settings once training has really begun, so that a run that cannot start leaves what was there."""
+
+    def __init__(self, write: Callable[[], None]) -> None:
+        self.write = write
+        self.written = False
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if not self.written and trainer.is_global_zero:
+            self.write()
+        self.written = True
+
+
+def yardstick(config: Namespace) -> str:
+    """What a likelihood was measured on and how: likelihoods compare where this is the same."""
+    data = {name: value for name, value in config.data.as_dict().get("init_args", {}).items() if name != "batch_size"}
+    evaluation = {name: getattr(config.evaluation, name) for name in ("num_chains", "num_temperatures", "schedule")}
+    return f"{config.data.class_path} {data} {evaluation}"
+
+
 def report(trainer: Trainer, objects: Namespace, folder: Path, *, seconds: float) -> None:
     """Evaluate the best weights with the final settings, on all ranks; print and write the results."""
     module, data = objects.model, objects.data
@@ -132,12 +171,13 @@ def report(trainer: Trainer, objects: Namespace, folder: Path, *, seconds: float
     console.print(report_table(result, title=f"{path.name} (iteration {checkpoint['global_step']})"))
     if result.estimate.collapsed:
         console.print(f"[bold red]{collapse_warning(result.estimate)}[/]", soft_wrap=True)
+    kept = checkpoint["chains"]["packed"] is not None
     if path.name == LAST:
         console.print("no evaluation during training was fit to choose by; these are the last weights")
     console.print(
         f"{trainer.global_step} iterations, {seconds:.0f} s\n"
-        f"results in {folder}: {RESULTS}, samples.png, metrics, tensorboard\n"
-        f"next: python -m gwg_dist.sample {folder} --num 64\n"
+        f"results in {folder}: {', '.join(name for name in SHOWN if (folder / name).exists())}\n"
+        f"next: python -m gwg_dist.sample {folder} --num 64{'' if kept else ' --start reference'}\n"
         f"      python -m gwg_dist.evaluate {folder} --num_temperatures 20000\n"
         f"      python -m gwg_dist.fit --resume {folder} --trainer.max_steps {2 * trainer.max_steps}",
         soft_wrap=True,
@@ -157,8 +197,9 @@ def expand_resume(args: list[str]) -> list[str]:
             expanded.append(arg)
             continue
         run = Path(value if equals else next(rest, ""))
-        config = ["--config", str(run / CONFIG)]
-        expanded = [*config, "--run_dir", str(run), "--ckpt_path", "last", *expanded]
+        last = run / LAST
+        checkpoint = str(last) if last.is_file() else "last"
+        expanded = ["--config", str(run / CONFIG), "--run_dir", str(run), "--ckpt_path", checkpoint, *expanded]
     return expanded
 
 
@@ -174,10 +215,16 @@ def run_folder(config: Namespace) -> tuple[Path, bool]:
         folder = Path(config.run_dir)
     else:
         job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID")
-        name = config.data.class_path.rsplit(".", 1)[-1].lower()
-        folder = Path("runs") / f"{name}-{job if job not in (None, 'none') else time.strftime('%Y%m%d-%H%M%S')}"
+        if job in (None, "none"):
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                raise InputError("run_dir: give one, or a --rdzv-id to torchrun, so that all ranks use the same folder")
+            job = time.strftime("%Y%m%d-%H%M%S")
+        folder = Path("runs") / f"{config.data.class_path.rsplit('.', 1)[-1].lower()}-{job}"
     holds_a_run = (folder / LAST).exists() or (folder / BEST).exists() or (folder / CONFIG).exists()
-    if holds_a_run and config.ckpt_path is None and launched_rank() == 0:
+    own = config.ckpt_path == "last" or (
+        config.ckpt_path and Path(config.ckpt_path).resolve().parent == folder.resolve()
+    )
+    if holds_a_run and not own and launched_rank() == 0:
         raise InputError(f"{folder} already holds a run: go on with --resume {folder}, or choose another --run_dir")
     os.environ[RUN_DIR_VARIABLE] = str(folder)
     return folder, config.ckpt_path is None
@@ -197,19 +244,12 @@ def launched_rank() -> int:
     return next((int(os.environ[name]) for name in names if os.environ.get(name)), 0)
 
 
-def make_folder(folder: Path) -> None:
-    """Raises InputError where nothing can be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(f"run_dir: {folder} cannot be written to: {error}") from error
-
-
 def check(config: Namespace, batch_size: int) -> None:
     """What no single class can see."""
+    if str(config.trainer.precision) in HALF_PRECISIONS:
+        raise InputError(
+            f"trainer.precision {config.trainer.precision} would round the energies that the acceptance test compares"
+        )
     if config.trainer.max_steps < 1:
         raise InputError(f"trainer.max_steps must be positive, got {config.trainer.max_steps}")
     chains = config.model.chains.init_args if config.model.chains is not None else Namespace()

@@ -25,6 +25,7 @@ from gwg_dist.errors import InputError
 from gwg_dist.objectives import ContrastiveDivergence, Objective
 from gwg_dist.reference import Reference
 from gwg_dist.samplers import GWG, Sampler, Target, run_chain
+from gwg_dist.samplers.run import BACKENDS
 from gwg_dist.seeding import make_generator
 
 NUM_DATA_STARTS = 10_000
@@ -88,6 +89,8 @@ class EBMModule(LightningModule):
             raise ValueError(f"num_steps must be positive, got {num_steps}")
         if not learning_rate > 0:
             raise ValueError(f"learning_rate must be positive, got {learning_rate}")
+        if backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
         if warmup_iterations < 0:
             raise ValueError(f"warmup_iterations must not be negative, got {warmup_iterations}")
         self.energy = energy
@@ -129,7 +132,7 @@ class EBMModule(LightningModule):
             hops=chain.hops.mean(),
         )
         every = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
-        if (self.global_step + 1) % every == 0:  # Lightning's log takes longer than a step of a small model
+        if every and (self.global_step + 1) % every == 0:  # Lightning's log takes longer than a step of a small model
             self.log_dict({f"train/{name}": value for name, value in self.stats._asdict().items()})
         # DDP averages over ranks; shares may differ by one, so each loss counts by its share of the global batch.
         return result.loss * (len(batch) * world_size() / self.data.batch_size)
@@ -141,8 +144,11 @@ class EBMModule(LightningModule):
             if self.make_optimizer is None
             else self.make_optimizer(parameters)
         )
-        ramp = LambdaLR(optimizer, lambda iteration: min(1.0, (iteration + 1) / max(self.warmup_iterations, 1)))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": ramp, "interval": "step"}}
+        self._learning_rates = [group["lr"] for group in optimizer.param_groups]
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, self._ramp), "interval": "step"},
+        }
 
     # -- setting up and resuming ----------------------------------------------------------------------------------
 
@@ -161,7 +167,12 @@ class EBMModule(LightningModule):
         self.reference.fit(self.data.frequencies())
 
     def on_train_start(self) -> None:
-        """Make this rank's generator and chains, or take them from the checkpoint."""
+        """Make this rank's generator and chains, or take them from the checkpoint.
+
+        Raises InputError where there are fewer points in a batch than ranks.
+        """
+        if self.data.batch_size < world_size():
+            raise InputError(f"data.batch_size must be at least the {world_size()} ranks, got {self.data.batch_size}")
         self.generator = make_generator(self.seed, "chains", rank(), device=self.device)
         data = self.data.sample_codes(NUM_DATA_STARTS)
         self.chains.setup(
@@ -170,10 +181,17 @@ class EBMModule(LightningModule):
         if self._restored is not None:
             self._restore_chains(self._restored)
             self._restored = None
+            self._take_learning_rate()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the run needs to go on: the chains and generators of all ranks. Called on every rank."""
-        checkpoint["gwg_dist"] = {"energy": type(self.energy).__name__, "space": repr(self.space), "seed": self.seed}
+        checkpoint["gwg_dist"] = {
+            "energy": type(self.energy).__name__,
+            "space": repr(self.space),
+            "seed": self.seed,
+            "smoothing": self.reference.smoothing,
+            "optimizer": type(self.trainer.optimizers[0]).__name__,
+        }
         state = self.generator.get_state()
         checkpoint["chains"] = {
             "packed": self.chains.gather(),
@@ -185,11 +203,23 @@ class EBMModule(LightningModule):
         check_checkpoint(checkpoint, self)
         self._restored = checkpoint["chains"]
 
+    def _take_learning_rate(self) -> None:
+        """A resumed run goes on with the learning rate of its settings, not with that of its checkpoint."""
+        scheduler = self.lr_schedulers()
+        assert isinstance(scheduler, LambdaLR)
+        scheduler.base_lrs = list(self._learning_rates)
+        for group, rate in zip(scheduler.optimizer.param_groups, self._learning_rates, strict=True):
+            group["initial_lr"] = rate
+            group["lr"] = rate * self._ramp(scheduler.last_epoch)
+
+    def _ramp(self, iteration: int) -> float:
+        return min(1.0, (iteration + 1) / max(self.warmup_iterations, 1))
+
     def _restore_chains(self, restored: dict[str, Any]) -> None:
-        """The same number of ranks goes on bit for bit; on another number every rank gets a new generator."""
+        """The same number of ranks goes on bit for bit; on another, or another kind of device, generators are new."""
         self.chains.restore(restored["packed"])
         states = restored["generators"]
-        if len(states) == world_size():
+        if states.shape == (world_size(), len(self.generator.get_state())):
             self.generator.set_state(states[rank()].clone())  # set_state reads from the start of the storage
         else:
             self.generator = make_generator(
@@ -217,3 +247,20 @@ def check_checkpoint(checkpoint: dict[str, Any], module: EBMModule) -> None:
                 f"the checkpoint is of another model: {key} has shape {theirs.get(key, 'none')} there "
                 f"and {ours.get(key, 'none')} in this run"
             )
+
+
+def check_resumable(checkpoint: dict[str, Any], module: EBMModule) -> None:
+    """Raise InputError unless training can go on from the checkpoint with these settings."""
+    check_checkpoint(checkpoint, module)
+    name = checkpoint["gwg_dist"]
+    optimizer = module.configure_optimizers()["optimizer"]
+    for setting, ours in (("smoothing", module.reference.smoothing), ("optimizer", type(optimizer).__name__)):
+        if name[setting] != ours:
+            raise InputError(
+                f"a resumed run keeps its {setting}: {name[setting]} in the checkpoint, {ours} in the settings"
+            )
+    packed = checkpoint["chains"]["packed"]
+    size = getattr(module.chains, "size", None)
+    if (packed is None) != (size is None) or (packed is not None and len(packed) != size):
+        held = "none" if packed is None else len(packed)
+        raise InputError(f"the checkpoint's chains do not fit this run: {held} there, {size or 'none'} in the settings")

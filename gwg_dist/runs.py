@@ -61,7 +61,10 @@ def load_run(run: str | Path, checkpoint: str = "best", *, device: str | None = 
     contents = read_checkpoint(path)
     load_weights(module, contents)
     module.seed = contents["gwg_dist"]["seed"]
-    module.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    try:
+        module.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device: {device} cannot be used: {str(error).splitlines()[0]}") from error
     return LoadedRun(module, objects.data, contents, path)
 
 
@@ -73,6 +76,17 @@ def find_checkpoint(folder: Path, checkpoint: str) -> Path:
         others = ", ".join(name for name, file in names.items() if (folder / file).is_file()) or "none"
         raise InputError(f"there is no checkpoint {path}; the run has: {others}")
     return path
+
+
+def make_folder(folder: Path) -> None:
+    """Raises InputError where nothing can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"run_dir: {folder} cannot be written to: {error}") from error
 
 
 def load_weights(module: EBMModule, checkpoint: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from gwg_dist.callbacks import console, make_progress, track
 from gwg_dist.cli import Parser, errors_for_people, quiet
 from gwg_dist.errors import InputError
 from gwg_dist.pictures import save_grid
-from gwg_dist.runs import LoadedRun, load_run
+from gwg_dist.runs import LoadedRun, load_run, make_folder
 from gwg_dist.samplers import run_chain
 from gwg_dist.seeding import make_generator
 
@@ -56,6 +56,7 @@ def sample(
     if path.suffix != ".npz":
         raise InputError(f"out must end in .npz, got {path}")
     loaded = load_run(run, checkpoint, device=device)
+    make_folder(path.parent)
     module = loaded.module
     generator = make_generator(seed, "sample", device=module.device)
     x = module.space.encode(start_codes(loaded, num, start, generator))
@@ -65,7 +66,6 @@ def sample(
             before_step=lambda step, _: advance(step),
         )  # fmt: skip
     codes = module.space.decode(chain.x).cpu()
-    path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, x=codes.numpy().reshape(num, *module.space.shape), f=chain.state.f.cpu().numpy())
     console.print(f"{num} samples, acceptance {float(chain.accept_prob.mean()):.2f}, written to {path}", soft_wrap=True)
     picture = path.with_suffix(".png")

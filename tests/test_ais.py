@@ -62,12 +62,13 @@ def test_categorical(sampler: Sampler) -> None:
         assert abs(score) < 4
 
 
-def test_power_a_wrong_weight_is_seen() -> None:
-    """log Z off by 0.1 nats is far outside the standard error of a well-behaved estimate."""
+def test_power_a_tenth_of_a_nat_is_seen() -> None:
+    """An estimate that is off by 0.1 nats fails the test that the right one passes."""
     target = make_target(Binary(8), "rbm", seed=0, strength=0.8)
     result = ais(target, GWG(), generator=torch.Generator().manual_seed(0), num_chains=NUM_CHAINS, num_temperatures=60)
     assert result.stderr < 0.025
     assert abs(result.log_z - exact_log_z(target)) < 4 * result.stderr
+    assert abs(result.log_z + 0.1 - exact_log_z(target)) > 4 * result.stderr
 
 
 def test_one_temperature_is_importance_sampling_from_the_reference() -> None:

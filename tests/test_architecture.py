@@ -17,7 +17,8 @@ FLOORS = [
 ]
 # Inside the upper floors some build on others of the same floor; the lower ones never do.
 SIDEWAYS = {
-    ("target", "spaces"), ("callbacks", "module"), ("checkpoints", "callbacks"), ("runs", "cli"), ("fit", "cli"), ("fit", "runs"),
+    ("target", "spaces"), ("callbacks", "module"), ("checkpoints", "callbacks"), ("runs", "cli"), ("fit", "cli"),
+    ("fit", "runs"),
     ("evaluate", "cli"), ("evaluate", "runs"), ("sample", "cli"), ("sample", "runs"), ("bench", "cli"),
     ("bench", "runs"),
 }  # fmt: skip

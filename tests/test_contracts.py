@@ -9,7 +9,7 @@ import torch
 
 import gwg_dist
 from gwg_dist.chains import ChainBuffer, ChainSource
-from gwg_dist.energies import Energy, ResNetEnergy
+from gwg_dist.energies import Energy, RBMEnergy, ResNetEnergy
 from gwg_dist.objectives import Objective
 from gwg_dist.reference import Reference
 from gwg_dist.samplers import Sampler, Target, run_chain
@@ -100,6 +100,20 @@ def test_closed_form_is_the_gradient(cls: type[Energy], space: Space) -> None:
     torch.testing.assert_close(evaluation.grad, -grad, rtol=0, atol=1e-10)
     assert not evaluation.f.requires_grad
     assert not evaluation.grad.requires_grad
+
+
+def test_a_closed_form_does_not_outlive_its_forward() -> None:
+    """A subclass that changes E and not its closed form is differentiated, not trusted."""
+
+    class Shifted(RBMEnergy):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) + 3 * x.sum(1)
+
+    space = Binary(5)
+    energy = Shifted(space).double()
+    x = points(space)
+    torch.testing.assert_close(Target(energy).evaluate(x).f, -energy(x).detach(), rtol=0, atol=1e-12)
+    assert Target(RBMEnergy(space)).closed_form is not None
 
 
 @samplers

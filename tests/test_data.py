@@ -117,6 +117,8 @@ def test_bad_files_name_file_and_field(tmp_path: Path) -> None:
         ({"path": saved("nan.npz", x=np.full((20, 4), np.nan))}, "must hold integers"),
         ({"path": saved("minus.npz", x=good - 1)}, "smallest value of -1"),
         ({"path": saved("line.npz", x=np.zeros(20, dtype=int))}, r"shape \(N, sites\).* got \(20,\)"),
+        ({"path": saved("one.npz", x=good[:1])}, r"at least three points, got \(1, 4\)"),
+        ({"path": saved("huge.npz", x=good + 2**40)}, "must hold integers below"),
         ({"path": saved("two.npz", a=good, b=good)}, "data.train: name the training array .* a, b"),
         ({"path": saved("ok.npz", x=good), "test": "y"}, "array 'y' of .*ok.npz does not exist; there are x"),
         ({"path": saved("big.npz", x=good + 5), "num_categories": 4}, "num_categories is 4, but .* holds a value of 5"),

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from gwg_dist import evaluate, fit, sample
+from gwg_dist.data import Digits
 from gwg_dist.runs import load_run
 from tests.runs import assert_same_state, checkpoint, command, fails, run, run_fit, start
 
@@ -143,6 +144,56 @@ def test_an_existing_run_is_not_overwritten(finished: Path, capsys: pytest.Captu
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 
+def resume(folder: Path, *args: str) -> list[str]:
+    return ["--resume", str(folder), *args]
+
+
+def test_what_a_resumed_run_may_change(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The learning rate is that of the settings; what cannot change is refused, and the run can still be resumed."""
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished, run_dir)
+    config = (run_dir / "config.yaml").read_text()
+    for setting, expected in (
+        ("--model.optimizer=SGD", "keeps its optimizer: Adam in the checkpoint, SGD in the settings"),
+        ("--model.smoothing=0.5", "keeps its smoothing"),
+        ("--model.chains.size=200", "chains do not fit this run: 150 there, 200 in the settings"),
+        ("--model.chains=DataChains", "chains do not fit this run: 150 there, none in the settings"),
+    ):
+        assert expected in fails(fit.main, resume(run_dir, "--trainer.max_steps=32", setting), capsys)
+        assert (run_dir / "config.yaml").read_text() == config
+    os.environ.pop("GWG_DIST_RUN_DIR", None)
+    fit.main(resume(run_dir, "--trainer.max_steps=40", "--model.learning_rate=1e-12"))
+    before, after = checkpoint(finished / "last.ckpt"), checkpoint(run_dir / "last.ckpt")
+    assert after["global_step"] == 40
+    change = after["current_model_state"]["energy.weight"] - before["current_model_state"]["energy.weight"]
+    assert change.abs().max() < 1e-8
+    assert "1.0e-12" in (run_dir / "config.yaml").read_text()
+
+
+def test_a_branch_starts_from_the_run_and_leaves_it(finished: Path, tmp_path: Path) -> None:
+    os.environ.pop("GWG_DIST_RUN_DIR", None)
+    fit.main(resume(finished, f"--run_dir={tmp_path / 'branch'}", "--trainer.max_steps=32"))
+    assert checkpoint(tmp_path / "branch/last.ckpt")["global_step"] == 32
+    assert checkpoint(finished / "last.ckpt")["global_step"] == 30
+    assert (tmp_path / "branch/best.ckpt").is_file()
+
+
+def test_another_runs_checkpoint_does_not_overwrite(finished: Path, tmp_path: Path, capsys) -> None:
+    other = run_fit(tmp_path / "other", "--trainer.max_steps=2", "--evaluation.every=0")
+    message = fails(fit.main, command(finished, f"--ckpt_path={other / 'last.ckpt'}"), capsys)
+    assert "already holds a run" in message
+
+
+def test_the_reference_in_a_checkpoint_is_the_fitted_one(finished: Path) -> None:
+    """Fitted before the average is made, copied and never averaged: it stays normalised to rounding."""
+    state = checkpoint(finished / "last.ckpt")["state_dict"]
+    mean = Digits().splits.train.double().mean(0)
+    torch.testing.assert_close(state["reference.probs"][:, 1], mean * 0.98 + 0.01, rtol=0, atol=1e-12)
+    weights = state["reference.weights"].double()
+    log_total = torch.nn.functional.softplus(weights).sum() + state["reference.constant"].double()
+    assert abs(float(log_total)) < 1e-5
+
+
 def test_damaged_and_foreign_checkpoints(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torn = tmp_path / "torn.ckpt"
     torn.write_bytes((finished / "last.ckpt").read_bytes()[:3000])
@@ -183,16 +234,25 @@ def test_divergence_stops_the_run_and_keeps_the_last_checkpoint(
     assert torch.isfinite(last["current_model_state"]["energy.weight"]).all()
 
 
+def test_weights_that_are_not_numbers_stop_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """NaN gradients in x as well: the proposals are NaN before the loss is."""
+    args = ["--model.energy=MLPEnergy", "--model.learning_rate=1e30", "--trainer.accelerator=cpu"]
+    args += [f"--run_dir={tmp_path / 'run'}", "--trainer.max_steps=20", "--evaluation.every=0"]
+    message = fails(fit.main, args, capsys, code=3)
+    assert "the gradient is not finite" in message
+    assert "no checkpoint was written yet" in message
+
+
 def test_runaway_energies_stop_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A sampler that stays cannot follow the model: the gap grows without end."""
     args = command(tmp_path / "run", "--model.sampler=tests.plugins.Stay", "--model.learning_rate=0.1")
     message = fails(fit.main, [*args, "--trainer.max_steps=3000", "--evaluation.every=0"], capsys, code=3)
     assert "the chains no longer follow the model" in message
-    assert "beyond ±44.4" in message
+    assert "outside -4436 to 44.4" in message
 
 
 def test_collapsed_weights_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One temperature is far too few for a model with two sharp modes: said twice, and no checkpoint is chosen by it."""
+    """One temperature is far too few for two sharp modes: said twice, and no checkpoint is chosen by it."""
     args = ["--model.energy=tests.plugins.Peaked", f"--run_dir={tmp_path / 'run'}", "--trainer.max_steps=2"]
     args += ["--evaluation.num_temperatures=1", "--evaluation.final_temperatures=1", "--trainer.accelerator=cpu"]
     os.environ.pop("GWG_DIST_RUN_DIR", None)

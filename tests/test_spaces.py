@@ -77,11 +77,19 @@ def test_what_is_not_a_point_is_refused() -> None:
 
 def test_the_draw_follows_the_probabilities_and_never_takes_zero() -> None:
     log_p = torch.tensor([[0.0, 0.2, 0.0, 0.5, 0.3, 0.0]]).log()
-    uniform = torch.linspace(0, 1 - 2**-24, 100_001)
+    uniform = torch.linspace(0, 1 - 2**-53, 100_001, dtype=torch.float64)
     drawn = inverse_cdf(log_p.expand(len(uniform), -1), uniform)
     frequency = torch.bincount(drawn, minlength=6) / len(uniform)
     torch.testing.assert_close(frequency, log_p.exp()[0], rtol=0, atol=2e-5)
     assert set(drawn.tolist()) == {1, 3, 4}
+
+
+def test_the_draw_keeps_rare_moves_and_survives_nan() -> None:
+    """A move of probability 1e-9 behind one that takes nearly all is drawn by the numbers that stand for it."""
+    log_p = torch.tensor([[1 - 1e-9, 1e-9]], dtype=torch.float64).log().float()
+    uniform = torch.tensor([1 - 2e-9, 1 - 0.5e-9], dtype=torch.float64)
+    assert inverse_cdf(log_p.expand(2, -1), uniform).tolist() == [0, 1]
+    assert inverse_cdf(torch.full((1, 5), torch.nan), uniform[:1]).tolist() == [4]
 
 
 @pytest.mark.parametrize("space", [Binary(4), Categorical(3, 3)], ids=repr)

@@ -16,16 +16,19 @@ from gwg_dist.module import EBMModule
 
 ADVICE = "more steps an iteration, a lower learning rate, SiLU in place of ReLU, or chains that restart usually help"
 SMOOTHING = 0.9
+RUNAWAY = 100
 
 
 class DivergenceGuard(Callback):
     """Raises DivergedError, on all ranks at the same iteration, before the weights are spoilt or saved.
 
-    Two causes: the gradient is not finite; or the energy gap between data and chains, smoothed over some ten checks,
-    has left ±max_gap, which no model that its chains follow can show.
+    Two causes. The gradient is not finite. Or the energy gap, mean E of the chains minus mean E of the data, smoothed
+    over some ten checks, is above max_gap or below -100 max_gap. For chains that follow their model the gap is
+    E_data[log p - log ref] - KL(p | ref) <= -E_data[log ref] <= D log K, the last for a reference fitted to the data.
+    There is no such bound below; a gap a hundred times as large there is taken as running away.
 
     Args:
-        max_gap: nats; 0 takes D log K, the whole entropy of the space.
+        max_gap: nats; 0 takes D log K.
         check_every: iterations between two looks at the gap.
 
     Raises:
@@ -39,7 +42,7 @@ class DivergenceGuard(Callback):
             raise ValueError(f"check_every must be positive, got {check_every}")
         self.max_gap = max_gap
         self.check_every = check_every
-        self._gap: float | None = None
+        self._gap = 0.0
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Gradients have been averaged over ranks here, so every rank decides alike."""
@@ -58,13 +61,13 @@ class DivergenceGuard(Callback):
         assert isinstance(pl_module, EBMModule)
         assert pl_module.stats is not None
         gap = float(all_sum(pl_module.stats.energy_gap)) / world_size()
-        self._gap = gap if self._gap is None else SMOOTHING * self._gap + (1 - SMOOTHING) * gap
+        self._gap = SMOOTHING * self._gap + (1 - SMOOTHING) * gap
         space = pl_module.space
         limit = self.max_gap or space.num_sites * math.log(space.num_categories)
-        if not abs(self._gap) <= limit:
+        if not -RUNAWAY * limit <= self._gap <= limit:
             raise DivergedError(
                 f"iteration {trainer.global_step}: the energy gap between data and chains is {self._gap:.1f} nats, "
-                f"beyond ±{limit:.1f}: the chains no longer follow the model; {ADVICE}"
+                f"outside {-RUNAWAY * limit:.0f} to {limit:.1f}: the chains no longer follow the model; {ADVICE}"
             )
 
     def state_dict(self) -> dict[str, Any]:

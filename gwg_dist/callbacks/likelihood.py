@@ -14,6 +14,7 @@ from rich.progress import Progress
 from gwg_dist.callbacks.progress import console, progress_of, track
 from gwg_dist.data import DiscreteData, Splits
 from gwg_dist.distributed import rank
+from gwg_dist.errors import InputError
 from gwg_dist.evaluation import AISResult, Likelihood, ais, beta_schedule, log_likelihood
 from gwg_dist.module import EBMModule
 from gwg_dist.seeding import make_generator
@@ -65,7 +66,10 @@ def evaluate_module(
     module: EBMModule, splits: Splits, settings: AISSettings, *, iteration: int, progress: Progress | None = None
 ) -> Report:
     """AIS on the module's present weights and the likelihood of validation and test; called on every rank."""
-    generator = make_generator(module.seed, "ais", iteration, rank(), device=module.device)
+    stream = (iteration, settings.num_temperatures, rank())
+    generator = make_generator(module.seed, "ais", *stream, device=module.device)
+    was_training = module.training
+    module.eval()
     with track(progress, "AIS", settings.num_temperatures) as advance:
         estimate = ais(
             module.target, module.sampler, generator=generator, num_chains=settings.num_chains,
@@ -80,6 +84,7 @@ def evaluate_module(
             reference[name] = float(
                 module.reference.log_prob(module.space.encode(codes, module.reference.weights.dtype)).double().mean()
             )
+    module.train(was_training)
     return Report(estimate, likelihoods, reference)
 
 
@@ -115,6 +120,13 @@ class AISLikelihood(Callback):
         self.settings = AISSettings(num_chains, num_temperatures, schedule)
         self.final_settings = replace(self.settings, num_temperatures=final_temperatures)
         self.latest: tuple[int, Report] | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raises InputError where there are fewer chains than ranks."""
+        if self.settings.num_chains < trainer.world_size:
+            raise InputError(
+                f"evaluation.num_chains must be at least the {trainer.world_size} ranks, got {self.settings.num_chains}"
+            )
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -58,7 +58,8 @@ class CouplingError(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step % trainer.log_every_n_steps:  # pyright: ignore[reportAttributeAccessIssue]
+        every = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        if not every or trainer.global_step % every:
             return
         assert isinstance(pl_module, EBMModule)
         true, learned = getattr(pl_module.data, "coupling", None), getattr(pl_module.energy, "coupling", None)

@@ -11,6 +11,8 @@ from gwg_dist.data.files import read_arrays
 from gwg_dist.errors import InputError
 from gwg_dist.spaces import Binary, Categorical, Space
 
+MAX_CATEGORIES = 2**20
+
 
 class Arrays(DiscreteData):
     """Integers 0..K-1 of shape (N, ...) from a .npy or .npz; the trailing axes are the shape of the space.
@@ -84,16 +86,17 @@ class Arrays(DiscreteData):
         if name not in arrays:
             raise InputError(f"{where} does not exist; there are {', '.join(sorted(arrays))}")
         array = arrays[name]
-        if array.ndim < 2 or not array.size:
-            raise InputError(f"{where} must have shape (N, sites) with data in it, got {array.shape}")
+        if array.ndim < 2 or len(array) < 3 or not array.size:
+            raise InputError(f"{where} must have shape (N, sites) with at least three points, got {array.shape}")
         if array.dtype.kind == "f" and np.isfinite(array).all() and (array == np.round(array)).all():
             array = array.astype(np.int64)
         if array.dtype.kind not in "iub":
             raise InputError(f"{where} must hold integers 0..K-1, got {array.dtype} with other values")
-        array = array.astype(np.int64)
         if array.min() < 0:
             raise InputError(f"{where} must hold integers 0..K-1, got a smallest value of {array.min()}")
-        return array
+        if array.max() >= MAX_CATEGORIES:
+            raise InputError(f"{where} must hold integers below {MAX_CATEGORIES}, got a largest value of {array.max()}")
+        return array.astype(np.int64)
 
     def _space(self, shape: tuple[int, ...], largest: int, num_categories: int | None) -> Space:
         categories = max(largest + 1, 2) if num_categories is None else num_categories

@@ -69,8 +69,11 @@ class DiscreteData(LightningDataModule, ABC):
         if self._splits is None:
             splits = self.load()
             for name, codes in zip(Splits._fields, splits, strict=True):
-                if not codes.is_floating_point():
-                    self.space.check_codes(codes, f"{name} data")
+                try:
+                    if not codes.is_floating_point():
+                        self.space.check_codes(codes, f"{name} data")
+                except ValueError as error:
+                    raise InputError(f"data {type(self).__name__}: {error}") from error
             if len(splits.train) < self.batch_size:
                 raise InputError(
                     f"batch_size must be at most the {len(splits.train)} training points, got {self.batch_size}"

@@ -27,6 +27,8 @@ def read_arrays(path: str | Path, name: str) -> dict[str, np.ndarray]:
         raise InputError(f"{name}: expected a .npz or .npy file, got {path}")
     try:
         loaded = np.load(path, allow_pickle=False)
-        return {"x": loaded} if path.suffix == ".npy" else {key: loaded[key] for key in loaded.files}
+        if isinstance(loaded, np.ndarray):
+            return {"x": loaded}
+        return {key: loaded[key] for key in loaded.files}
     except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
         raise InputError(f"{name}: {path} is damaged or holds more than plain arrays: {error}") from error

@@ -66,6 +66,8 @@ class MNIST(DiscreteData):
             train, test = (_read_idx(self.root / name) for name in IDX_FILES)
         if len(train) <= NUM_VALIDATION:
             raise InputError(f"data.root: {self.root} has {len(train)} training images, more than 10000 are expected")
+        if train.shape[1] != self.space.num_sites or test.shape[1] != self.space.num_sites:
+            raise InputError(f"data.root: the images of {self.root} must have {self.space.num_sites} pixels")
         parts = (train[:-NUM_VALIDATION], train[-NUM_VALIDATION:], test)
         return binarize(Splits(*(part.float() / 255 for part in parts)), self.binarization)
 

@@ -17,7 +17,7 @@ from gwg_dist.distributed import gather_rows, rank, share, world_size
 from gwg_dist.samplers import Sampler, State, Target, run_chain
 
 SCHEDULES = ("linear", "sigmoid")
-LOW_ESS = 0.05
+LOW_ESS_FRACTION, LOW_ESS = 0.05, 5.0
 OPTIMISTIC = "forward AIS: log Z is low on average, so this likelihood is optimistic"
 
 
@@ -43,7 +43,7 @@ class AISResult(NamedTuple):
     @property
     def collapsed(self) -> bool:
         """Whether so few weights carry the estimate that it is not to be believed."""
-        return not self.ess >= LOW_ESS * len(self.log_weights)
+        return not self.ess >= max(LOW_ESS_FRACTION * len(self.log_weights), LOW_ESS)
 
 
 def beta_schedule(num_temperatures: int, schedule: str = "linear") -> Tensor:

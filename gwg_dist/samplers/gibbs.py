@@ -28,7 +28,7 @@ class GibbsState(NamedTuple):
 
 
 class GibbsNoise(NamedTuple):
-    """``site`` ``(B,)`` int64, ``category`` ``(B,)`` uniform in [0, 1)."""
+    """``site`` ``(B,)`` int64, ``category`` ``(B,)`` float64, uniform in [0, 1)."""
 
     site: Tensor
     category: Tensor
@@ -58,7 +58,7 @@ class Gibbs(Sampler):
     def draw(self, state: GibbsState, generator: torch.Generator) -> GibbsNoise:
         num, device = len(state.x), state.x.device
         site = torch.randint(state.x.shape[1], (num,), generator=generator, device=device)
-        return GibbsNoise(site, torch.rand(num, generator=generator, device=device, dtype=state.f.dtype))
+        return GibbsNoise(site, torch.rand(num, generator=generator, device=device, dtype=torch.float64))
 
     def step(self, target: Target, state: GibbsState, noise: GibbsNoise, beta: Tensor) -> tuple[GibbsState, Info]:
         space = target.space

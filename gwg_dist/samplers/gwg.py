@@ -26,7 +26,7 @@ class GWGState(NamedTuple):
 
 
 class GWGNoise(NamedTuple):
-    """Uniform numbers in [0, 1), each ``(B,)``: one picks the move, one decides on it."""
+    """Uniform numbers in [0, 1), each ``(B,)`` float64: one picks the move, one decides on it."""
 
     move: Tensor
     accept: Tensor
@@ -57,7 +57,7 @@ class GWG(Sampler):
 
     def draw(self, state: GWGState, generator: torch.Generator) -> GWGNoise:
         like = state.evaluation.f
-        uniform = torch.rand(2, len(like), generator=generator, device=like.device, dtype=like.dtype)
+        uniform = torch.rand(2, len(like), generator=generator, device=like.device, dtype=torch.float64)
         return GWGNoise(uniform[0], uniform[1])
 
     def step(self, target: Target, state: GWGState, noise: GWGNoise, beta: Tensor) -> tuple[GWGState, Info]:
