@@ -12,4 +12,11 @@ One sign convention everywhere: an energy returns E(x), low where x is probable,
 p(x) = ref(x) exp(-E(x)) / Z. The flip to f(x) = -E(x) happens in ``gwg_dist.target`` and nowhere else.
 """
 
+import os
+
+# MCMC steps of small models are many short parallel regions. Where another process wants the same cores, OpenMP threads
+# that spin while they wait make such a step several times slower; threads that sleep cost nothing measurable. Read by
+# OpenMP when torch is imported; a setting of the user's own wins.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 __version__ = "0.1.0"

@@ -34,7 +34,7 @@ DEFAULTS: dict[str, Any] = {
     "model.objective": {"class_path": "gwg_dist.objectives.ContrastiveDivergence"},
     "model.num_steps": 10,
     "model.learning_rate": 3e-3,
-    "trainer.max_steps": 4000,
+    "trainer.max_steps": 3000,
     "trainer.devices": 1,
     "trainer.log_every_n_steps": 50,
     "trainer.enable_model_summary": False,
