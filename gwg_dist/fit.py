@@ -9,6 +9,7 @@ Any key of --print_config can be set as --dotted.key=value, and classes by name:
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from gwg_dist.callbacks import (
     CouplingError,
     Interruption,
+    Report,
     SamplePictures,
     TrainingProgress,
     collapse_warning,
@@ -154,17 +156,40 @@ def yardstick(config: Namespace) -> str:
     return f"{config.data.class_path} {data} {evaluation}"
 
 
+def final_evaluation(trainer: Trainer, objects: Namespace, folder: Path) -> tuple[Path, dict[str, Any], Report]:
+    """The best weights; against the last ones where the newest evaluation had collapsed and could not be compared.
+
+    The better by validation is returned, a trustworthy estimate before a collapsed one; where that is the last, it
+    becomes best.ckpt.
+    """
+    module, data, latest = objects.model, objects.data, objects.evaluation.latest
+    best, last = folder / BEST, folder / LAST
+    undecided = latest is not None and latest[1].estimate.collapsed
+    candidates = [path for path in (best, last) if path.is_file() and (path == best or undecided or not best.is_file())]
+    found = []
+    for path in candidates:
+        checkpoint = read_checkpoint(path)
+        load_weights(module, checkpoint)
+        module.to(trainer.strategy.root_device)
+        with make_progress() as progress:
+            shown = progress if launched_rank() == 0 else None
+            settings, iteration = objects.evaluation.final_settings, checkpoint["global_step"]
+            report = evaluate_module(module, data.splits, settings, iteration=iteration, progress=shown)
+        validation = report.likelihoods.get("val")
+        found.append(
+            ((not report.estimate.collapsed, validation.mean if validation else 0.0), path, checkpoint, report)
+        )
+    (trusted, _), path, checkpoint, report = max(found, key=lambda entry: entry[0])
+    if path == last and trusted and launched_rank() == 0:
+        beside = best.with_name(f".{best.name}.tmp")
+        shutil.copyfile(last, beside)
+        beside.replace(best)
+    return path, checkpoint, report
+
+
 def report(trainer: Trainer, objects: Namespace, folder: Path, *, seconds: float) -> None:
-    """Evaluate the best weights with the final settings, on all ranks; print and write the results."""
-    module, data = objects.model, objects.data
-    path = folder / BEST if (folder / BEST).is_file() else folder / LAST
-    checkpoint = read_checkpoint(path)
-    load_weights(module, checkpoint)
-    module.to(trainer.strategy.root_device).eval()
-    settings = objects.evaluation.final_settings
-    with make_progress() as progress:
-        shown = progress if launched_rank() == 0 else None
-        result = evaluate_module(module, data.splits, settings, iteration=trainer.global_step, progress=shown)
+    """Evaluate the chosen weights with the final settings, on all ranks; print and write the results."""
+    path, checkpoint, result = final_evaluation(trainer, objects, folder)
     if launched_rank() != 0:
         return
     write_json(report_json(result, checkpoint, path), folder / RESULTS)
@@ -173,7 +198,7 @@ def report(trainer: Trainer, objects: Namespace, folder: Path, *, seconds: float
         console.print(f"[bold red]{collapse_warning(result.estimate)}[/]", soft_wrap=True)
     kept = checkpoint["chains"]["packed"] is not None
     if path.name == LAST:
-        console.print("no evaluation during training was fit to choose by; these are the last weights")
+        console.print("the evaluations during training could not decide; these are the last weights")
     console.print(
         f"{trainer.global_step} iterations, {seconds:.0f} s\n"
         f"results in {folder}: {', '.join(name for name in SHOWN if (folder / name).exists())}\n"

@@ -65,9 +65,9 @@ class Exploding(Energy):
 class Peaked(Energy):
     """Far from any factorised distribution: two opposite points hold nearly everything."""
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: Space, strength: float = 2.0) -> None:
         super().__init__(space)
-        self.strength = torch.nn.Parameter(torch.tensor(2.0))
+        self.strength = torch.nn.Parameter(torch.tensor(strength))
 
     def forward(self, x: Tensor) -> Tensor:
         return -self.strength * (2 * x - 1).sum(1).square() / x.shape[1] ** 0.5

@@ -264,6 +264,18 @@ def test_collapsed_weights_are_said(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert json.loads((tmp_path / "run/results.json").read_text())["ais"]["collapsed"]
 
 
+def test_weights_that_training_could_not_judge_are_judged_after_it(tmp_path: Path) -> None:
+    """Too few temperatures during training, enough after it: the last weights become the best."""
+    args = ["--model.energy=tests.plugins.Peaked", "--model.energy.strength=0.08", f"--run_dir={tmp_path / 'run'}"]
+    args += ["--trainer.max_steps=2", "--evaluation.num_temperatures=1", "--evaluation.final_temperatures=500"]
+    os.environ.pop("GWG_DIST_RUN_DIR", None)
+    fit.main([*args, "--trainer.accelerator=cpu"])
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert results["checkpoint"] == "last.ckpt"
+    assert not results["ais"]["collapsed"]
+    assert_same_state(tmp_path / "run/best.ckpt", tmp_path / "run/last.ckpt")
+
+
 def test_an_energy_and_objective_of_the_users_own(tmp_path: Path) -> None:
     args = ["--model.energy=tests.plugins.Pairs", "--model.energy.width=3", "--model.objective=tests.plugins.DataOnly"]
     fit.main([*args, f"--run_dir={tmp_path / 'run'}", "--trainer.max_steps=3", "--evaluation.every=0",
