@@ -13,7 +13,7 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -189,6 +189,16 @@ def fail(message: str, code: int = 2) -> NoReturn:
     """Print one line and exit."""
     console.print(f"[bold red]error:[/] {_escape(message)}", soft_wrap=True)
     sys.exit(code)
+
+
+def run_command(function: Callable[..., Any], args: list[str] | None, *, prog: str, description: str | None) -> None:
+    """A command line whose settings are the arguments of ``function``. Exits with 2 for a mistake."""
+    quiet()
+    parser = Parser(prog=prog, description=description, allow_abbrev=False)
+    parser.add_function_arguments(function, as_positional=True)
+    config = parser.parse_args(sys.argv[1:] if args is None else args)
+    with errors_for_people():
+        function(**config.as_dict())
 
 
 @contextlib.contextmanager

@@ -6,11 +6,10 @@ python -m gwg_dist.evaluate RUN --num_temperatures 20000 --num_chains 500 --chec
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from gwg_dist.callbacks import AISSettings, collapse_warning, console, evaluate_module, make_progress
-from gwg_dist.cli import Parser, errors_for_people, quiet
+from gwg_dist.cli import run_command
 from gwg_dist.errors import InputError
 from gwg_dist.evaluation import exact_log_z, unnormalised_log_prob
 from gwg_dist.runs import LoadedRun, load_run, make_folder, report_json, report_table, write_json
@@ -76,12 +75,7 @@ def exact_values(loaded: LoadedRun) -> dict[str, float]:
 
 def main(args: list[str] | None = None) -> None:
     """The command line. Exits with 2 for a mistake."""
-    quiet()
-    parser = Parser(prog="python -m gwg_dist.evaluate", description=__doc__, allow_abbrev=False)
-    parser.add_function_arguments(evaluate, as_positional=True)
-    config = parser.parse_args(sys.argv[1:] if args is None else args)
-    with errors_for_people():
-        evaluate(**config.as_dict())
+    run_command(evaluate, args, prog="python -m gwg_dist.evaluate", description=__doc__)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ python -m gwg_dist.sample RUN --num 1000 --start reference --num_steps 20000
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gwg_dist.callbacks import console, make_progress, track
-from gwg_dist.cli import Parser, errors_for_people, quiet
+from gwg_dist.cli import run_command
 from gwg_dist.errors import InputError
 from gwg_dist.pictures import save_grid
 from gwg_dist.runs import LoadedRun, load_run, make_folder
@@ -89,12 +88,7 @@ def start_codes(loaded: LoadedRun, num: int, start: str, generator: torch.Genera
 
 def main(args: list[str] | None = None) -> None:
     """The command line. Exits with 2 for a mistake."""
-    quiet()
-    parser = Parser(prog="python -m gwg_dist.sample", description=__doc__, allow_abbrev=False)
-    parser.add_function_arguments(sample, as_positional=True)
-    config = parser.parse_args(sys.argv[1:] if args is None else args)
-    with errors_for_people():
-        sample(**config.as_dict())
+    run_command(sample, args, prog="python -m gwg_dist.sample", description=__doc__)
 
 
 if __name__ == "__main__":
