@@ -1,6 +1,7 @@
 """Running the command lines, in this process or in one of their own."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -49,16 +50,19 @@ def start(module: str, args: list[str], log: Path, **environment: str) -> subpro
     clean = {name: value for name, value in os.environ.items() if name not in ("GWG_DIST_RUN_DIR", "LOCAL_RANK")}
     clean |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
     with open(log, "ab") as file:
-        return subprocess.Popen([sys.executable, "-m", module, *args], stdout=file, stderr=file, env=clean, cwd=ROOT)
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *args], stdout=file, stderr=file, env=clean, cwd=ROOT, start_new_session=True
+        )
 
 
 def run(module: str, args: list[str], log: Path, *, timeout: float = 200, **environment: str) -> int:
-    """Start and wait; kills the process where it takes too long."""
+    """Start and wait; kills the process and its children where it takes too long."""
     process = start(module, args, log, **environment)
     try:
         return process.wait(timeout)
-    finally:
-        process.kill()
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
 
 
 def checkpoint(path: Path) -> dict:
