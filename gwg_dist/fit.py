@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.seed import seed_everything
 from lightning.pytorch import LightningModule, Trainer
@@ -59,6 +60,9 @@ def fit(parser: Parser, config: Namespace, folder: Path, *, fresh: bool) -> None
     """Train what ``config`` says in ``folder``, evaluate the best weights, print the closing table."""
     if not 0 <= config.seed < 2**32:
         raise InputError(f"seed must lie in 0 to 2^32 - 1, got {config.seed}")
+    if config.num_threads < 1:
+        raise InputError(f"num_threads must be positive, got {config.num_threads}")
+    torch.set_num_threads(config.num_threads)
     seed_everything(config.seed, verbose=False)
     objects = instantiate(parser, config)
     module, data = objects.model, objects.data
