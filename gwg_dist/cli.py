@@ -142,9 +142,7 @@ def build_parser(prog: str = "python -m gwg_dist.fit", description: str | None =
         help="go on from a checkpoint: a file, or 'last' for the run folder's newest (afresh where there is none)",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of every random stream")
-    parser.add_argument(
-        "--num_threads", type=int, default=1, help="CPU threads; more than one helps large networks only"
-    )
+    parser.add_argument("--num_threads", type=int, default=1, help="CPU threads; more help large networks only")
     parser.add_argument("--checkpoint_every", type=int, default=500, help="iterations between two last.ckpt")
     parser.add_argument("--pictures_every", type=int, default=1000, help="iterations between two pictures; 0 for none")
     parser.add_subclass_arguments(DiscreteData, "data", required=True)
