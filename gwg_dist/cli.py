@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
+from rich.logging import RichHandler
 
 from gwg_dist.callbacks import AISLikelihood, AveragedWeights, DivergenceGuard, console
 from gwg_dist.data import DiscreteData
@@ -221,6 +222,10 @@ def quiet() -> None:
     """Drop what the libraries say about themselves."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    ours = logging.getLogger("gwg_dist")
+    ours.setLevel(logging.INFO)
+    if not ours.handlers:
+        ours.addHandler(RichHandler(console=console, show_time=False, show_level=False, show_path=False))
     for message in (
         ".*does not have many workers.*", ".*LeafSpec.*", ".*srun.*available.*",
         ".*litlogger.*", ".*Checkpoint directory.*exists.*", ".*Experiment logs directory.*exists.*",

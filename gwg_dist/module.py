@@ -62,7 +62,7 @@ class EBMModule(LightningModule):
         warmup_iterations: the learning rate rises linearly over so many iterations.
         optimizer: called with the parameters and ``lr``; Adam where none is given.
         smoothing: of the reference, which is fitted to the training data and then frozen.
-        backend: of ``run_chain``: "eager" or "compiled".
+        backend: how chains are run, see ``plan_chains``: "auto", "plain", "eager", "compiled" or "graph".
         seed: of every random stream of the run.
 
     Raises:
@@ -81,7 +81,7 @@ class EBMModule(LightningModule):
         warmup_iterations: int = 0,
         optimizer: Callable[[Iterable], Optimizer] | None = None,
         smoothing: float = 0.02,
-        backend: str = "eager",
+        backend: str = "auto",
         seed: int = 0,
     ) -> None:
         super().__init__()

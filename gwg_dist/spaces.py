@@ -28,6 +28,10 @@ class Change(NamedTuple):
     old: Tensor
     new: Tensor
 
+    def reversed(self) -> Change:
+        """The change that undoes this one. It leads back to the OLD category."""
+        return Change(self.site, self.new, self.old)
+
 
 class Space(ABC):
     """A product of D sites with K categories each, arranged in ``shape``."""
@@ -132,8 +136,8 @@ class Space(ABC):
         """A new tensor: ``x`` after the change."""
 
     @abstractmethod
-    def reverse_move(self, change: Change) -> Tensor:
-        """The number of the move that undoes the change, ``(B,)``. It leads back to the OLD category."""
+    def first_order_difference(self, grad: Tensor, change: Change) -> Tensor:
+        """The entry of d(x) that belongs to one change a chain, ``(B,)``; ``grad`` as there."""
 
     @abstractmethod
     def category_at(self, x: Tensor, site: Tensor) -> Tensor:
@@ -182,8 +186,9 @@ class Binary(Space):
     def apply(self, x: Tensor, change: Change) -> Tensor:
         return x.scatter(1, change.site[:, None], change.new[:, None].to(x.dtype))
 
-    def reverse_move(self, change: Change) -> Tensor:
-        return change.site
+    def first_order_difference(self, grad: Tensor, change: Change) -> Tensor:
+        slope = _rows(grad, len(change.site)).gather(1, change.site[:, None])[:, 0]
+        return (change.new - change.old) * slope
 
     def category_at(self, x: Tensor, site: Tensor) -> Tensor:
         return x.gather(1, site[:, None])[:, 0].long()
@@ -223,8 +228,11 @@ class Categorical(Space):
         one_hot = torch.arange(self.num_categories, device=x.device) == change.new[:, None]
         return x.scatter(1, self._whole_site(change.site), one_hot[:, None, :].to(x.dtype))
 
-    def reverse_move(self, change: Change) -> Tensor:
-        return change.site * self.num_categories + change.old
+    def first_order_difference(self, grad: Tensor, change: Change) -> Tensor:
+        grad = _rows(grad.flatten(-2), len(change.site))
+        first = change.site * self.num_categories
+        ends = grad.gather(1, torch.stack([first + change.old, first + change.new], 1))
+        return ends[:, 1] - ends[:, 0]
 
     def category_at(self, x: Tensor, site: Tensor) -> Tensor:
         return x.gather(1, self._whole_site(site))[:, 0].argmax(-1)
@@ -234,6 +242,11 @@ class Categorical(Space):
 
     def _whole_site(self, site: Tensor) -> Tensor:
         return site[:, None, None].expand(-1, 1, self.num_categories)
+
+
+def _rows(per_site: Tensor, num: int) -> Tensor:
+    """``(B, N)`` as it is, ``(N,)`` once for every chain."""
+    return per_site.expand(num, -1)
 
 
 def _bit_positions(device: torch.device) -> Tensor:

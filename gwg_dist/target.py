@@ -52,6 +52,97 @@ class ClosedForm(Protocol):
         ...
 
 
+class EnergyState(NamedTuple):
+    """What moves with a chain: ``energy`` E(x) ``(B,)``, ``grad`` ∇E(x) in the shape of x, ``aux`` each ``(B, ...)``."""
+
+    energy: Tensor
+    grad: Tensor
+    aux: tuple[Tensor, ...] = ()
+
+
+class Increments(Protocol):
+    """An energy with its weights frozen and laid out so that a one-site change costs less than an evaluation.
+
+    A named tuple of tensors, so that a compiled or captured step sees new weights as new inputs.
+    """
+
+    def start(self, x: Tensor) -> EnergyState:
+        """From scratch."""
+        ...
+
+    def move(self, state: EnergyState, x: Tensor, change: Change) -> EnergyState:
+        """The state at ``x``, reached from ``state`` by ``change``. Equal to ``start(x)`` up to rounding."""
+        ...
+
+
+@runtime_checkable
+class DensePairs(Protocol):
+    """Increments of an energy of at most pairs of sites.
+
+    Binary: turning x_i by ±1 changes ∇E by ∓``rows[i]``, ``(D, D)``. Categorical: setting site i from a to b changes ∇E
+    by ``rows[i K + a] - rows[i K + b]``, ``(D K, D K)``.
+    """
+
+    @property
+    def rows(self) -> Tensor: ...
+
+
+@runtime_checkable
+class SparsePairs(Protocol):
+    """Increments of a binary energy of at most pairs of sites, of which each site has few.
+
+    Turning x_i by ±1 changes ∇E at ``neighbours[i]`` by ∓``rows[i]``, each ``(D, n)``, and nowhere else.
+    """
+
+    @property
+    def neighbours(self) -> Tensor: ...
+
+    @property
+    def rows(self) -> Tensor: ...
+
+    def steepest(self) -> Tensor:
+        """A bound on every entry of abs(∇E) at every x, 0-d."""
+        ...
+
+
+@runtime_checkable
+class ColouredPairs(SparsePairs, Protocol):
+    """Sparse pairs with the sites, int64, of each colour: every site once, no two neighbours of one colour."""
+
+    @property
+    def colours(self) -> tuple[Tensor, ...]: ...
+
+    def start(self, x: Tensor) -> EnergyState: ...
+
+
+@runtime_checkable
+class HiddenUnits(Protocol):
+    """Increments of E(x) = -b^T x - sum_h softplus(W x + c)_h; the state's one ``aux`` is W x + c, ``(B, H)``.
+
+    ``weight`` is W, ``(H, D)``; ``columns`` its transpose, contiguous; ``visible_bias`` b.
+    """
+
+    @property
+    def weight(self) -> Tensor: ...
+
+    @property
+    def columns(self) -> Tensor: ...
+
+    @property
+    def visible_bias(self) -> Tensor: ...
+
+    def start(self, x: Tensor) -> EnergyState: ...
+
+
+@runtime_checkable
+class Incremental(Protocol):
+    """An energy that can follow a chain by increments."""
+
+    def increments(self) -> Increments:
+        """From the weights as they are now, without a gradient."""
+        ...
+
+
 class Target:
     """p_beta(x) ∝ ref(x) exp(-beta E(x)) as a kernel sees it.
 
@@ -63,6 +154,9 @@ class Target:
     Raises:
         ValueError: where no space is known.
     """
+
+    refresh_every = 0
+    """Steps after which a chain is to be evaluated from scratch, because its state accumulates rounding; 0: never."""
 
     def __init__(
         self,
@@ -77,7 +171,22 @@ class Target:
         self.energy = energy
         self.reference = reference
         self.space = found
-        self.closed_form = energy if isinstance(energy, ClosedForm) and _still_holds(energy) else None
+        self.closed_form = (
+            energy if isinstance(energy, ClosedForm) and _still_holds(energy, "energy_and_grad") else None
+        )
+
+    def frozen(self) -> Target:
+        """The fastest exact target for many steps on the present weights: by increments where the energy offers them."""
+        if isinstance(self.energy, Incremental) and _still_holds(self.energy, "increments"):
+            with torch.no_grad():
+                return IncrementalTarget(self, self.energy.increments())
+        return self
+
+    def plain(self) -> Target:
+        """The same distribution with neither closed form nor increments: autograd on ``forward`` alone."""
+        plain = Target(self.energy, self.reference, space=self.space)
+        plain.closed_form = None
+        return plain
 
     def f(self, x: Tensor) -> Tensor:
         """-E(x), ``(B,)`` nats, without a gradient."""
@@ -113,12 +222,24 @@ class Target:
         grad = beta.reshape(-1, *[1] * (evaluation.grad.ndim - 1)) * evaluation.grad
         return grad if self.reference is None else grad + self.reference.weights
 
+    def first_order_difference(self, evaluation: Evaluation, change: Change, beta: Tensor) -> Tensor:
+        """d(x) of log p_beta for one change a chain, ``(B,)`` nats."""
+        d = beta * self.space.first_order_difference(evaluation.grad, change)
+        return d if self.reference is None else d + self.space.first_order_difference(self.reference.weights, change)
+
     def log_ratio(self, x_new: Tensor, f_new: Tensor, x: Tensor, f: Tensor, *, beta: Tensor) -> Tensor:
         """log p_beta(x_new) - log p_beta(x), ``(B,)`` nats, taken as a difference so that large terms cancel first."""
         log_ratio = beta * (f_new - f)
         if self.reference is None:
             return log_ratio
         return log_ratio + ((x_new - x) * self.reference.weights).flatten(1).sum(1)
+
+    def log_ratio_of(self, change: Change, f_new: Tensor, f: Tensor, *, beta: Tensor) -> Tensor:
+        """``log_ratio`` where x_new is x after ``change``."""
+        log_ratio = beta * (f_new - f)
+        if self.reference is None:
+            return log_ratio
+        return log_ratio + self.space.first_order_difference(self.reference.weights, change)
 
     def log_prob(self, x: Tensor, f: Tensor, beta: Tensor | float = 1.0) -> Tensor:
         """log ref(x) + beta f, unnormalised, ``(B,)`` nats. A missing reference counts as the uniform one."""
@@ -132,11 +253,35 @@ class Target:
         return energy.sum(), energy
 
 
-def _still_holds(energy: ClosedForm) -> bool:
-    """Whether no subclass has replaced ``forward`` below the class that gave the closed form."""
+class IncrementalTarget(Target):
+    """A target on frozen weights whose evaluation moves by increments; made by ``Target.frozen``."""
+
+    refresh_every = 1000
+
+    def __init__(self, target: Target, increments: Increments) -> None:
+        super().__init__(target.energy, target.reference, space=target.space)
+        self.increments = increments
+
+    def evaluate(self, x: Tensor) -> Evaluation:
+        with torch.no_grad():
+            return _evaluation(self.increments.start(x))
+
+    def move(self, evaluation: Evaluation, x: Tensor, change: Change | None = None) -> Evaluation:
+        if change is None:
+            return self.evaluate(x)
+        here = EnergyState(-evaluation.f, -evaluation.grad, evaluation.aux)
+        return _evaluation(self.increments.move(here, x, change))
+
+
+def _evaluation(state: EnergyState) -> Evaluation:
+    return Evaluation(-state.energy, -state.grad, state.aux)
+
+
+def _still_holds(energy: object, shortcut: str) -> bool:
+    """Whether no subclass has replaced ``forward`` below the class that gave the shortcut."""
     order = type(energy).__mro__
-    owner = {name: next((i for i, cls in enumerate(order) if name in vars(cls)), len(order)) for name in _PAIR}
-    return owner["energy_and_grad"] <= owner["forward"]
-
-
-_PAIR = ("energy_and_grad", "forward")
+    owner = {
+        name: next((i for i, cls in enumerate(order) if name in vars(cls)), len(order))
+        for name in (shortcut, "forward")
+    }
+    return owner[shortcut] <= owner["forward"]

@@ -45,7 +45,8 @@ def exact_pi(target: Target, beta: float) -> Tensor:
     assert isinstance(reference, Reference)
     log_ref = torch.stack([reference.probs[i, codes[:, i]].log() for i in range(space.num_sites)]).sum(0)
     with torch.no_grad():
-        energy = target.energy(space.encode(codes, torch.float64))
+        dtype = reference.weights.dtype
+        energy = target.energy(space.encode(codes, dtype)).double()
     return torch.softmax(log_ref - beta * energy, 0)
 
 
@@ -109,8 +110,8 @@ def gwg_transition_matrix(sampler: GWG, target: Target, beta: float) -> Tensor:
     middle = upper[source, move] - q[source, move] / 2
     codes = space.all_codes()
     x = space.encode(codes[source], torch.float64)
-    state = sampler.init(target, x)
     beta_tensor = torch.tensor(beta, dtype=torch.float64)
+    state = sampler.init(target, x, beta_tensor)
 
     accepted, info = sampler.step(target, state, GWGNoise(middle, torch.zeros_like(middle)), beta_tensor)
     assert (info.accept_prob > 0).all(), "a proposal that can never be accepted"
@@ -123,6 +124,9 @@ def gwg_transition_matrix(sampler: GWG, target: Target, beta: float) -> Tensor:
         fresh = target.evaluate(after.x)
         assert (after.evaluation.f - fresh.f).abs().max() < TOLERANCE, "stale value"
         assert (after.evaluation.grad - fresh.grad).abs().max() < TOLERANCE, "stale gradient"
+        proposal = sampler.proposal(target, after.x, fresh, beta_tensor)
+        assert (after.proposal.weights - proposal.weights).abs().max() < TOLERANCE, "stale proposal"
+        assert (after.proposal.log_norm - proposal.log_norm).abs().max() < TOLERANCE, "stale normaliser"
 
     matrix = torch.zeros(len(codes), len(codes), dtype=torch.float64)
     matrix[source, destination] = q[source, move] * info.accept_prob

@@ -32,7 +32,7 @@ class StayState(NamedTuple):
 class Stay(Sampler):
     """Leaves every distribution invariant, and every chain where it is."""
 
-    def init(self, target: Target, x: Tensor) -> StayState:
+    def init(self, target: Target, x: Tensor, beta: Tensor) -> StayState:
         return StayState(x, target.f(x))
 
     def draw(self, state: Any, generator: torch.Generator) -> None:

@@ -32,7 +32,7 @@ EXPERIMENTS = sorted((ROOT / "configs").rglob("*.yaml"))
         (["--data.binarization=grey"], "binarization must be one of dynamic, static, threshold, none, got 'grey'"),
         (["--evaluation.schedule=cubic"], "schedule must be one of linear, sigmoid, got 'cubic'"),
         (["--seed=-1"], "seed must lie in 0 to 2^32 - 1, got -1"),
-        (["--model.backend=compield"], "backend must be one of eager, compiled, got 'compield'"),
+        (["--model.backend=compield"], "backend must be one of auto, plain, eager, compiled, graph, got 'compield'"),
         (["--checkpoint_every=0"], "every must be positive, got 0"),
         (["--pictures_every=-1"], "every must not be negative, got -1"),
         (["--trainer.precision=bf16-true"], "trainer.precision bf16-true would round the energies"),
@@ -88,7 +88,7 @@ def test_other_commands_name_their_mistakes(tmp_path: Path, capsys: pytest.Captu
         (sample.main, [run, "--start=noise"], "start must be one of buffer, reference, got 'noise'"),
         (sample.main, [run, "--nmu=3"], "did you mean num?"),
         (bench.main, ["--only=nothing"], "no row has 'nothing' in its name"),
-        (bench.main, ["--backend=fast"], "backend must be one of eager, compiled, both, got 'fast'"),
+        (bench.main, ["--backend=fast"], "backend must be one of auto, plain, eager, compiled, graph, got 'fast'"),
     ):
         assert expected in fails(main, args, capsys)
 

@@ -14,7 +14,7 @@ def conditional_matrix(name: str, beta: float, sampler: Gibbs) -> tuple[torch.Te
     space = target.space
     codes = space.all_codes().long()
     place = space.num_categories ** torch.arange(space.num_sites - 1, -1, -1)
-    state = sampler.init(target, space.encode(codes, torch.float64))
+    state = sampler.init(target, space.encode(codes, torch.float64), torch.tensor(1.0))
     matrix = torch.zeros(len(codes), len(codes), dtype=torch.float64)
     rows = torch.arange(len(codes))
     for i in range(space.num_sites):
@@ -41,7 +41,7 @@ def test_the_step_draws_what_the_conditional_says(name: str) -> None:
     space = target.space
     codes = space.all_codes()
     sampler = Gibbs()
-    state = sampler.init(target, space.encode(codes, torch.float64))
+    state = sampler.init(target, space.encode(codes, torch.float64), torch.tensor(1.0))
     beta = torch.tensor(1.0, dtype=torch.float64)
     for i in range(space.num_sites):
         site = torch.full((len(codes),), i)
@@ -62,7 +62,9 @@ def test_systematic_scan_visits_every_site_once_from_a_random_first_one() -> Non
     space = target.space
     sampler = Gibbs(scan="systematic")
     generator = torch.Generator().manual_seed(0)
-    state = sampler.init(target, space.encode(space.uniform_codes(400, generator=generator), torch.float64))
+    state = sampler.init(
+        target, space.encode(space.uniform_codes(400, generator=generator), torch.float64), torch.tensor(1.0)
+    )
     visited = []
     for _ in range(space.num_sites):
         noise = sampler.draw(state, generator)

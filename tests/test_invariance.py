@@ -16,14 +16,20 @@ NUM_CHAINS = 40_000
 
 
 def chi_square_p_value(
-    sampler: Sampler, target: Target, *, beta: float, num_steps: int, backend: str = "eager"
+    sampler: Sampler,
+    target: Target,
+    *,
+    beta: float,
+    num_steps: int,
+    backend: str = "auto",
+    dtype: torch.dtype = torch.float64,
 ) -> float:
     """The p-value of the end points of exact draws moved by ``num_steps`` steps."""
     space = target.space
     pi = exact_pi(target, beta)
     generator = torch.Generator().manual_seed(1)
     states = torch.multinomial(pi, NUM_CHAINS, replacement=True, generator=generator)
-    x = space.encode(space.all_codes()[states], torch.float64)
+    x = space.encode(space.all_codes()[states], dtype)
     chain = run_chain(sampler, target, x, num_steps=num_steps, generator=generator, beta=beta, backend=backend)
     place = space.num_categories ** torch.arange(space.num_sites - 1, -1, -1)
     ends = (space.decode(chain.x).long() * place).sum(1)
@@ -72,14 +78,15 @@ def test_a_new_beta_and_new_weights_do_not_recompile(compiler: None) -> None:
     target = make_target(SPACES["binary"])
     x = target.space.encode(target.space.uniform_codes(8, generator=torch.Generator().manual_seed(0)), torch.float64)
     generator = torch.Generator().manual_seed(2)
+    schedule = torch.linspace(0, 1, 5, dtype=torch.float64)
     run_chain(GWG(), target, x, num_steps=2, generator=generator, backend="compiled")
+    run_chain(GWG(), target, x, num_steps=5, generator=generator, schedule=schedule, backend="compiled")
     before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     assert before > 0
     assert isinstance(target.energy, torch.nn.Module)
     with torch.no_grad():
         for parameter in target.energy.parameters():
             parameter.mul_(0.5)
-    schedule = torch.linspace(0, 1, 5, dtype=torch.float64)
     run_chain(GWG(), target, x, num_steps=5, generator=generator, schedule=schedule, backend="compiled")
     run_chain(GWG(), target, x, num_steps=3, generator=generator, beta=0.3, backend="compiled")
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before
@@ -105,7 +112,7 @@ def test_run_chain_refuses_what_it_cannot_run() -> None:
     target = make_target(SPACES["binary"])
     x = target.space.encode(target.space.all_codes(), torch.float64)
     generator = torch.Generator()
-    with pytest.raises(ValueError, match="backend must be one of eager, compiled, got 'fast'"):
+    with pytest.raises(ValueError, match="backend must be one of auto, plain, eager, compiled, graph, got 'fast'"):
         run_chain(GWG(), target, x, num_steps=1, generator=generator, backend="fast")
     with pytest.raises(ValueError, match="must match the schedule, got 3 with a schedule of 2"):
         run_chain(GWG(), target, x, num_steps=3, generator=generator, schedule=torch.ones(2))

@@ -37,7 +37,7 @@ def test_every_move_changes_one_site_and_its_reverse_undoes_it(space: Space) -> 
         y = space.apply(x, change)
         assert torch.equal(space.hamming(x, y)[chains], torch.ones(20)[chains])
         assert torch.equal(y[~chains], x[~chains])
-        back = space.change(y, space.reverse_move(change))
+        back = change.reversed()
         assert torch.equal(space.apply(y, back)[chains], x[chains])
 
 
@@ -52,6 +52,8 @@ def test_differences_are_exact_for_a_linear_function(space: Space) -> None:
         y = space.apply(x, space.change(x, torch.full((4,), move)))
         change = ((y - x) * slope).flatten(1).sum(1)
         torch.testing.assert_close(d[chains, move], change[chains], rtol=0, atol=1e-12)
+        single = space.first_order_difference(slope.expand_as(x), space.change(x, torch.full((4,), move)))
+        torch.testing.assert_close(single[chains], change[chains], rtol=0, atol=1e-12)
 
 
 def test_all_codes_counts_in_order() -> None:
@@ -78,7 +80,7 @@ def test_what_is_not_a_point_is_refused() -> None:
 def test_the_draw_follows_the_probabilities_and_never_takes_zero() -> None:
     log_p = torch.tensor([[0.0, 0.2, 0.0, 0.5, 0.3, 0.0]]).log()
     uniform = torch.linspace(0, 1 - 2**-53, 100_001, dtype=torch.float64)
-    drawn = inverse_cdf(log_p.expand(len(uniform), -1), uniform)
+    drawn = inverse_cdf(log_p.exp().expand(len(uniform), -1), uniform)
     frequency = torch.bincount(drawn, minlength=6) / len(uniform)
     torch.testing.assert_close(frequency, log_p.exp()[0], rtol=0, atol=2e-5)
     assert set(drawn.tolist()) == {1, 3, 4}
@@ -88,7 +90,7 @@ def test_the_draw_keeps_rare_moves_and_survives_nan() -> None:
     """A move of probability 1e-9 behind one that takes nearly all is drawn by the numbers that stand for it."""
     log_p = torch.tensor([[1 - 1e-9, 1e-9]], dtype=torch.float64).log().float()
     uniform = torch.tensor([1 - 2e-9, 1 - 0.5e-9], dtype=torch.float64)
-    assert inverse_cdf(log_p.expand(2, -1), uniform).tolist() == [0, 1]
+    assert inverse_cdf(log_p.exp().expand(2, -1), uniform).tolist() == [0, 1]
     assert inverse_cdf(torch.full((1, 5), torch.nan), uniform[:1]).tolist() == [4]
 
 

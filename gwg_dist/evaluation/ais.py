@@ -86,7 +86,7 @@ def ais(
     num_chains: int = 500,
     num_temperatures: int = 1000,
     schedule: str = "linear",
-    backend: str = "eager",
+    backend: str = "auto",
     progress: Callable[[int], None] | None = None,
 ) -> AISResult:
     """Estimate log Z of ``target`` with one gradient a temperature.

@@ -1,9 +1,14 @@
 """Markov kernels and the loop that runs them. Needs torch alone."""
 
 from gwg_dist.samplers.base import Info, Sampler, State
+from gwg_dist.samplers.block_gibbs import BlockGibbs
 from gwg_dist.samplers.gibbs import Gibbs
 from gwg_dist.samplers.gwg import GWG
-from gwg_dist.samplers.run import ChainResult, run_chain
+from gwg_dist.samplers.run import ChainResult, plan_chains, run_chain
+from gwg_dist.samplers.surrogate import SurrogateGWG
 from gwg_dist.target import Evaluation, Target
 
-__all__ = ["GWG", "ChainResult", "Evaluation", "Gibbs", "Info", "Sampler", "State", "Target", "run_chain"]
+__all__ = [
+    "GWG", "BlockGibbs", "ChainResult", "Evaluation", "Gibbs", "Info", "Sampler", "State", "SurrogateGWG", "Target",
+    "plan_chains", "run_chain",
+]  # fmt: skip

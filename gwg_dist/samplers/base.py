@@ -10,12 +10,14 @@ Not implemented: adaptation of settings during a run.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from gwg_dist.target import Target
+
+T = TypeVar("T")
 
 
 class State(Protocol):
@@ -47,9 +49,12 @@ class Info(NamedTuple):
 class Sampler(ABC):
     """A Markov kernel that leaves p_beta invariant. States and noise are named tuples of the kernel's own."""
 
+    in_place: ClassVar[bool] = False
+    """Whether a step writes over the state that it takes: then it is run as it is, never compiled or captured."""
+
     @abstractmethod
-    def init(self, target: Target, x: Tensor) -> Any:
-        """The state of chains that stand at ``x``."""
+    def init(self, target: Target, x: Tensor, beta: Tensor) -> Any:
+        """The state of chains that stand at ``x``, ready for a step at ``beta``."""
 
     @abstractmethod
     def draw(self, state: Any, generator: torch.Generator) -> Any:
@@ -57,9 +62,26 @@ class Sampler(ABC):
 
     @abstractmethod
     def step(self, target: Target, state: Any, noise: Any, beta: Tensor) -> tuple[Any, Info]:
-        """One transition at ``beta``, 0-d or ``(B,)``."""
+        """One transition at ``beta``, 0-d or ``(B,)``: that of ``init``, of the step before, or of ``temper``."""
+
+    def temper(self, target: Target, state: Any, beta: Tensor) -> Any:
+        """The same chains, ready for a step at another ``beta``."""
+        del target, beta
+        return state
+
+    def refresh(self, target: Target, state: Any, beta: Tensor) -> Any:
+        """The same chains with what the state has accumulated made from scratch, to stop the drift of rounding."""
+        return self.init(target, state.x, beta)
+
+    def specialised(self, target: Target) -> Sampler:
+        """A faster implementation of the very same kernel for this target at a fixed beta, or the sampler itself."""
+        del target
+        return self
 
 
-def select(accepted: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """``new`` for the chains ``(B,)`` that accepted, ``old`` for the others."""
-    return torch.where(accepted.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+def select(accepted: Tensor, new: T, old: T) -> T:
+    """``new`` for the chains ``(B,)`` that accepted, ``old`` for the others; tuples of tensors go field by field."""
+    if isinstance(new, Tensor):
+        return torch.where(accepted.reshape(-1, *[1] * (new.ndim - 1)), new, cast(Tensor, old))
+    parts = [select(accepted, a, b) for a, b in zip(cast(tuple, new), cast(tuple, old), strict=True)]
+    return cast(T, type(new)(*parts) if hasattr(new, "_fields") else tuple(parts))

@@ -52,7 +52,8 @@ class Gibbs(Sampler):
         if self.scan not in SCANS:
             raise ValueError(f"scan must be one of {', '.join(SCANS)}, got {self.scan!r}")
 
-    def init(self, target: Target, x: Tensor) -> GibbsState:
+    def init(self, target: Target, x: Tensor, beta: Tensor) -> GibbsState:
+        del beta
         return GibbsState(x, target.f(x), torch.full((len(x),), -1, device=x.device))
 
     def draw(self, state: GibbsState, generator: torch.Generator) -> GibbsNoise:
@@ -60,13 +61,16 @@ class Gibbs(Sampler):
         site = torch.randint(state.x.shape[1], (num,), generator=generator, device=device)
         return GibbsNoise(site, torch.rand(num, generator=generator, device=device, dtype=torch.float64))
 
+    def refresh(self, target: Target, state: GibbsState, beta: Tensor) -> GibbsState:
+        return self.init(target, state.x, beta)._replace(position=state.position)
+
     def step(self, target: Target, state: GibbsState, noise: GibbsNoise, beta: Tensor) -> tuple[GibbsState, Info]:
         space = target.space
         begun = (state.position >= 0) & (self.scan == "systematic")
         site = torch.where(begun, state.position, noise.site)
 
         log_p, f_all = self.log_conditional(target, state, site, beta)
-        shift = inverse_cdf(log_p, noise.category)
+        shift = inverse_cdf(log_p.exp(), noise.category)
         old = space.category_at(state.x, site)
         x = space.apply(state.x, Change(site, old, (old + shift) % space.num_categories))
         f = f_all.gather(1, shift[:, None])[:, 0]

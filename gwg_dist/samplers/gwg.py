@@ -11,14 +11,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gwg_dist.samplers import hidden, pairs
 from gwg_dist.samplers.base import Info, Sampler, select
-from gwg_dist.samplers.draws import inverse_cdf
+from gwg_dist.samplers.draws import Softmax, inverse_cdf, softmax
 from gwg_dist.target import Evaluation, Target
 
 
 class GWGState(NamedTuple):
+    """``proposal`` is q(·|x) at the beta of the last step, so that it is made once a point and not once a step."""
+
     x: Tensor
     evaluation: Evaluation
+    proposal: Softmax
 
     @property
     def f(self) -> Tensor:
@@ -52,8 +56,15 @@ class GWG(Sampler):
         if not self.temperature > 0:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
 
-    def init(self, target: Target, x: Tensor) -> GWGState:
-        return GWGState(x, target.evaluate(x))
+    def init(self, target: Target, x: Tensor, beta: Tensor) -> GWGState:
+        evaluation = target.evaluate(x)
+        return GWGState(x, evaluation, self.proposal(target, x, evaluation, beta))
+
+    def specialised(self, target: Target) -> Sampler:
+        return pairs.specialised(target, self.temperature) or hidden.specialised(target, self.temperature) or self
+
+    def temper(self, target: Target, state: GWGState, beta: Tensor) -> GWGState:
+        return state._replace(proposal=self.proposal(target, state.x, state.evaluation, beta))
 
     def draw(self, state: GWGState, generator: torch.Generator) -> GWGNoise:
         like = state.evaluation.f
@@ -61,36 +72,27 @@ class GWG(Sampler):
         return GWGNoise(uniform[0], uniform[1])
 
     def step(self, target: Target, state: GWGState, noise: GWGNoise, beta: Tensor) -> tuple[GWGState, Info]:
-        space = target.space
-        x, here = state
-
-        log_q = self.log_proposal(target, x, here, beta)
-        move = inverse_cdf(log_q, noise.move)
-        change = space.change(x, move)
-        x_new = space.apply(x, change)
+        x, here, forward = state
+        move = inverse_cdf(forward.weights, noise.move)
+        change = target.space.change(x, move)
+        x_new = target.space.apply(x, change)
         there = target.move(here, x_new, change)
-        log_q_back = self.log_proposal(target, x_new, there, beta)
+        backward = self.proposal(target, x_new, there, beta)
 
-        log_accept = (
-            target.log_ratio(x_new, there.f, x, here.f, beta=beta)
-            + _at(log_q_back, space.reverse_move(change))
-            - _at(log_q, move)
+        log_q = target.first_order_difference(here, change, beta) / self.temperature - forward.log_norm
+        log_q_back = (
+            target.first_order_difference(there, change.reversed(), beta) / self.temperature - backward.log_norm
         )
+        log_accept = target.log_ratio_of(change, there.f, here.f, beta=beta) + log_q_back - log_q
         accept_prob = log_accept.clamp(max=0).exp()
         accepted = noise.accept < accept_prob
 
-        evaluation = Evaluation(
-            f=torch.where(accepted, there.f, here.f),
-            grad=select(accepted, there.grad, here.grad),
-            aux=tuple(select(accepted, new, old) for new, old in zip(there.aux, here.aux, strict=True)),
-        )
-        return GWGState(select(accepted, x_new, x), evaluation), Info(accept_prob, accepted.to(accept_prob.dtype))
+        made = change._replace(new=torch.where(accepted, change.new, change.old))
+        evaluation, proposal = select(accepted, (there, backward), (here, forward))
+        state = GWGState(target.space.apply(x, made), evaluation, proposal)
+        return state, Info(accept_prob, accepted.to(x.dtype))
 
-    def log_proposal(self, target: Target, x: Tensor, evaluation: Evaluation, beta: Tensor) -> Tensor:
-        """log q(·|x), normalised, ``(B, num_moves)``."""
+    def proposal(self, target: Target, x: Tensor, evaluation: Evaluation, beta: Tensor) -> Softmax:
+        """q(·|x) over all moves."""
         d = target.space.first_order_differences(x, target.grad_log_prob(evaluation, beta))
-        return torch.log_softmax(d / self.temperature, dim=1)
-
-
-def _at(log_q: Tensor, move: Tensor) -> Tensor:
-    return log_q.gather(1, move[:, None])[:, 0]
+        return softmax(d * (1 / self.temperature))

@@ -1,0 +1,3 @@
+from gwg_dist.bench.cli import main
+
+main()

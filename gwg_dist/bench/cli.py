@@ -1,0 +1,116 @@
+"""The command line of the benchmark."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from rich.table import Table
+
+from gwg_dist.bench import measure as clock
+from gwg_dist.bench.measure import Timing
+from gwg_dist.bench.rows import make_rows
+from gwg_dist.callbacks import console, make_progress, track
+from gwg_dist.cli import Parser, errors_for_people, quiet
+from gwg_dist.errors import InputError
+from gwg_dist.runs import write_json
+from gwg_dist.samplers.run import BACKENDS
+
+DDP = "ddp"
+
+
+def bench(
+    *,
+    quick: bool = False,
+    sweep: bool = False,
+    only: str = "",
+    num_chains: int = 100,
+    rounds: int = 5,
+    backend: str = "auto",
+    out: str = "bench.json",
+    device: str | None = None,
+) -> Path:
+    """Print the table and write the figures as JSON with hardware and versions.
+
+    Args:
+        quick: shorter and three rounds.
+        sweep: step time against chains, sites and categories instead, with a plot beside the JSON.
+        only: rows whose name contains this, in any case; "ddp" times one process against two.
+        num_chains: chains in a batch.
+        rounds: alternations.
+        backend: of our side, see ``gwg_dist.samplers.plan_chains``.
+        out: the JSON file.
+        device: "cpu" or "cuda"; a CUDA device where there is one.
+    """
+    if backend not in BACKENDS:
+        raise InputError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    for name, value in (("num_chains", num_chains), ("rounds", rounds)):
+        if value < 1:
+            raise InputError(f"{name} must be positive, got {value}")
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    path = Path(out)
+    if not path.parent.is_dir():
+        raise InputError(f"out: no folder {path.parent}")
+    if only.lower() == DDP:
+        from gwg_dist.bench.ddp import weak_scaling
+
+        return written({"machine": clock.hardware(where), "ddp": weak_scaling(quick=quick)}, path)
+    clock.pin(where)
+    if sweep:
+        from gwg_dist.bench.scaling import scaling
+
+        return written({"machine": clock.hardware(where), "scaling": scaling(where, quick=quick, out=path)}, path)
+    torch.manual_seed(0)
+    rows = make_rows(quick=quick, chains=num_chains, backend=backend, device=where)
+    rows = [row for row in rows if only.lower() in row.name.lower()]
+    if not rows:
+        raise InputError(f"only: no row has {only!r} in its name")
+    peak = clock.product_peak(where)
+    timings = []
+    with make_progress() as progress, track(progress, "benchmark", len(rows)) as advance:
+        for number, row in enumerate(rows):
+            advance(number)
+            timings.append(clock.measure(row, rounds=3 if quick else rounds, device=where, peak=peak))
+    machine = clock.hardware(where) | {"product peak, GFLOP/s": round(peak / 1e9, 1)}
+    console.print(timing_table(timings, machine))
+    return written({"machine": machine, "rows": [timing._asdict() for timing in timings]}, path)
+
+
+def written(content: dict, path: Path) -> Path:
+    """Write the JSON and say where."""
+    write_json(content, path)
+    console.print(f"written to {path}", soft_wrap=True)
+    return path
+
+
+def timing_table(timings: list[Timing], machine: dict) -> Table:
+    """Milliseconds a step, ratios, throughput."""
+    table = Table(title=", ".join(f"{key} {value}" for key, value in machine.items()), title_justify="left")
+    table.add_column("work", overflow="fold")
+    for column in ("ours, ms", "published, ms", "ratio", "range", "chain-steps/s", "GFLOP/s", "of peak"):
+        table.add_column(column, justify="right")
+    for row in timings:
+        table.add_row(
+            row.name, f"{row.ours_ms:.3f}",
+            "" if row.published_ms is None else f"{row.published_ms:.3f}",
+            "" if row.ratio is None else f"[bold]{row.ratio:.3g}[/]",
+            f"{min(row.ratios):.3g}-{max(row.ratios):.3g}" if row.ratios else "",
+            f"{row.chain_steps_per_s:,.0f}",
+            f"{row.gflops:.1f}" if row.gflops else "", f"{row.of_peak:.0%}" if row.gflops else "",
+        )  # fmt: skip
+    return table
+
+
+def main(args: list[str] | None = None) -> None:
+    """The command line. Exits with 2 for a mistake."""
+    import gwg_dist.bench
+
+    quiet()
+    parser = Parser(prog="python -m gwg_dist.bench", description=gwg_dist.bench.__doc__, allow_abbrev=False)
+    parser.add_argument("--quick", action="store_true", help="shorter, and three rounds")
+    parser.add_argument("--sweep", action="store_true", help="scaling with chains, sites and categories, and a plot")
+    parser.add_function_arguments(bench, skip={"quick", "sweep"})
+    config = parser.parse_args(sys.argv[1:] if args is None else args)
+    with errors_for_people():
+        bench(**config.as_dict())

@@ -1,0 +1,188 @@
+"""What is timed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from gwg_dist.bench.measure import Row, Sides
+from gwg_dist.bench.published import PublishedStep
+from gwg_dist.chains import ChainBuffer
+from gwg_dist.energies import Energy, IsingEnergy, IsingTorusEnergy, MLPEnergy, PottsEnergy, RBMEnergy, ResNetEnergy
+from gwg_dist.evaluation import ais
+from gwg_dist.objectives import ContrastiveDivergence
+from gwg_dist.reference import Reference
+from gwg_dist.samplers import GWG, BlockGibbs, Sampler, SurrogateGWG, Target, plan_chains, run_chain
+from gwg_dist.spaces import Binary, Categorical
+
+IMAGE = Binary((28, 28))
+BLOCK = 8
+
+
+class Model:
+    """An energy on a device with its reference, chains and the other side."""
+
+    def __init__(self, energy: Energy, *, chains: int, device: torch.device) -> None:
+        self.energy = energy.to(device)
+        self.generator = torch.Generator(device).manual_seed(0)
+        self.reference = Reference(energy.space).to(device)
+        self.target = Target(self.energy, self.reference)
+        self.x = energy.space.encode(self.reference.sample(chains, generator=self.generator))
+
+    def published(self) -> PublishedStep:
+        return PublishedStep(self.energy, self.reference)
+
+    def flops(self) -> float:
+        """Of one forward and, as many again, one backward in x; 0 for classical models, which make other products."""
+        if not isinstance(self.energy, MLPEnergy | ResNetEnergy):
+            return 0.0
+        with FlopCounterMode(display=False) as counter:
+            self.target.f(self.x)
+        return 2.0 * counter.get_total_flops()
+
+
+def make_rows(*, quick: bool, chains: int, backend: str, device: torch.device) -> list[Row]:
+    """Every row of the table; nothing is built before it is timed."""
+    few = 1 if quick else 2
+    iteration = BLOCK if quick else 5 * BLOCK
+
+    def step(make: Callable[[], Energy], steps: int, published: int, **other) -> Callable[[], Sides]:
+        num = other.pop("chains", chains)
+        return lambda: step_sides(Model(make(), chains=num, device=device), steps, published, backend=backend, **other)
+
+    def resnet() -> Model:
+        return Model(ResNetEnergy(IMAGE), chains=chains, device=device)
+
+    surrogate = SurrogateGWG(block=BLOCK)
+    rows = [
+        Row("step, MLP 784-512-512-512-1", step(lambda: MLPEnergy(IMAGE, num_hidden=512, num_layers=3), 40, 20)),
+        Row("step, RBM 784 x 500", step(lambda: RBMEnergy(IMAGE, num_hidden=500, scale=0.05), 100, 20)),
+        Row(
+            "step, RBM 784 x 500, 1000 chains",
+            step(lambda: RBMEnergy(IMAGE, num_hidden=500, scale=0.05), 20, 3, chains=1000),
+        ),
+        Row("step, Ising torus 40x40", step(lambda: IsingTorusEnergy(Binary((40, 40)), sigma=0.15), 1000, 5)),
+        Row("step, Ising torus 100x100", step(lambda: IsingTorusEnergy(Binary((100, 100)), sigma=0.15), 1000, 1)),
+        Row("step, dense Ising, 1600 sites", step(lambda: IsingEnergy(Binary(1600), scale=0.01), 200, 5)),
+        Row("step, dense Potts, 100 x 21", step(lambda: PottsEnergy(Categorical(100, 21), scale=0.02), 200, 3)),
+        Row("step, ResNet-64", lambda: step_sides(resnet(), 4 * few, 2 * few, backend=backend)),
+        Row(
+            f"step, ResNet-64, bfloat16 block of {BLOCK}, exact",
+            lambda: step_sides(resnet(), few, 2, sampler=surrogate, per_step=BLOCK, backend=backend),
+        ),
+        Row(f"PCD iteration, ResNet-64, {iteration} steps", lambda: pcd_sides(resnet(), GWG(), iteration, backend)),
+        Row(
+            f"PCD iteration, ResNet-64, {iteration} steps, bfloat16 blocks, exact",
+            lambda: pcd_sides(resnet(), surrogate, iteration, backend),
+        ),
+        Row("AIS temperature, ResNet-64", lambda: ais_sides(resnet(), 8 * few, 2 * few, backend)),
+        Row("two-colour Gibbs sweep, torus 40x40", lambda: sweep_sides(chains, device)),
+        Row("buffer: 100 of 10,000 chains out and in", lambda: buffer_sides(device)),
+        Row("checkpoint of 1,000,000 chains of 28x28", lambda: checkpoint_sides(device)),
+    ]
+    return rows
+
+
+def step_sides(
+    model: Model, steps: int, published_steps: int, *, sampler: Sampler | None = None, per_step: int = 1, backend: str
+) -> Sides:
+    """The body of ``run_chain`` without its first evaluation, so that what is timed is a step."""
+    ours = Stepper(model, sampler or GWG(), steps, backend)
+    published = model.published()
+    return Sides(
+        ours.run, lambda: published.chain(model.x, published_steps), steps * per_step, published_steps,
+        len(model.x), model.flops(), str(ours.plan),
+    )  # fmt: skip
+
+
+class Stepper:
+    """``steps`` steps of chains that go on from call to call."""
+
+    def __init__(self, model: Model, sampler: Sampler, steps: int, backend: str) -> None:
+        with torch.no_grad():
+            self.plan = plan_chains(sampler, model.target, model.x, backend=backend)
+            self.beta = torch.ones((), device=model.x.device)
+            self.state = self.plan.sampler.init(self.plan.target, model.x, self.beta)
+        self.steps, self.generator = steps, model.generator
+
+    def run(self) -> None:
+        sampler, target, step, _, _ = self.plan
+        with torch.no_grad():
+            for _ in range(self.steps):
+                self.state, _ = step(sampler, target, self.state, sampler.draw(self.state, self.generator), self.beta)
+
+
+def pcd_sides(model: Model, sampler: Sampler, num_steps: int, backend: str) -> Sides:
+    """Chains moved, the loss of data against chains, its gradient, Adam."""
+    objective, published = ContrastiveDivergence(), model.published()
+    data = model.energy.space.encode(model.reference.sample(len(model.x), generator=model.generator))
+    optimizer = torch.optim.Adam(model.energy.parameters(), lr=1e-5)
+    transitions = num_steps // (sampler.block if isinstance(sampler, SurrogateGWG) else 1)
+
+    def learn(x: Tensor) -> None:
+        optimizer.zero_grad()
+        objective(model.energy, data, x).loss.backward()
+        optimizer.step()
+
+    def ours() -> None:
+        chain = run_chain(
+            sampler, model.target, model.x, num_steps=transitions, generator=model.generator, backend=backend
+        )
+        learn(chain.x)
+
+    return Sides(ours, lambda: learn(published.chain(model.x, num_steps)), 1, 1, len(model.x) * num_steps)
+
+
+def ais_sides(model: Model, temperatures: int, published: int, backend: str) -> Sides:
+    """The whole estimate, divided by its temperatures."""
+    other = model.published()
+
+    def ours() -> None:
+        ais(
+            model.target, GWG(), generator=model.generator, num_chains=len(model.x), num_temperatures=temperatures,
+            backend=backend,
+        )  # fmt: skip
+
+    return Sides(
+        ours, lambda: other.ais(model.x, published), temperatures, published, len(model.x), model.flops()
+    )  # fmt: skip
+
+
+def sweep_sides(chains: int, device: torch.device) -> Sides:
+    model = Model(IsingTorusEnergy(Binary((40, 40)), sigma=0.15), chains=chains, device=device)
+    ours = Stepper(model, BlockGibbs(), 50, "auto")
+    return Sides(ours.run, None, 50, chains=chains * model.x.shape[1], how=str(ours.plan))
+
+
+def buffer_sides(device: torch.device) -> Sides:
+    """Drawn, unpacked, packed again and written back; chain-steps/s counts chains."""
+    generator = torch.Generator(device).manual_seed(0)
+    buffer = ChainBuffer(size=10_000)
+    data = IMAGE.uniform_codes(100, generator=generator)
+    buffer.setup(IMAGE, Reference(IMAGE).to(device), data, generator=generator)
+
+    def traffic() -> None:
+        for _ in range(20):
+            start = buffer.start(data, generator=generator)
+            x = IMAGE.encode(start.codes)
+            buffer.keep(start, IMAGE.decode(x))
+
+    return Sides(traffic, None, 20, chains=100, how=f"{buffer.packed.numel() / 1e6:.2f} MB")
+
+
+def checkpoint_sides(device: torch.device) -> Sides:
+    """Gathered and written to disk."""
+    generator = torch.Generator(device).manual_seed(0)
+    buffer = ChainBuffer(size=1_000_000, init="uniform")
+    buffer.setup(IMAGE, Reference(IMAGE).to(device), IMAGE.uniform_codes(1, generator=generator), generator=generator)
+    folder = tempfile.TemporaryDirectory()
+
+    def save(_: object = folder) -> None:
+        torch.save({"chains": {"packed": buffer.gather()}}, Path(folder.name) / "chains.ckpt")
+
+    return Sides(save, None, 1, chains=1_000_000, how=f"{buffer.packed.numel() / 1e6:.0f} MB")

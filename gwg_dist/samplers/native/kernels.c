@@ -1,0 +1,197 @@
+/* Steps of Gibbs-With-Gradients and block Gibbs for classical energies; the mathematics is in pairs.py, hidden.py and
+ * block_gibbs.py.
+ *
+ * A chain's arrays fit the nearest caches, so a step goes chain by chain: draw a block by its sum of weights, then a
+ * move inside it, look at what the move changes, and write only what was accepted. Arrays are contiguous, chains first.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+/* exp(x) for x <= 0 in 2 units in the last place of float, without a call, so that loops over it vectorise. */
+static inline float exp_of_negative(float x) {
+    x = x > -87.0f ? x : -87.0f;
+    float n = __builtin_floorf(x * 1.44269504f + 0.5f);
+    float r = (x - n * 0.693145752f) - n * 1.42860677e-6f;
+    float p = 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    union { int32_t i; float f; } scale = {((int32_t)n + 127) << 23};
+    return x > -86.9f ? p * scale.f : 0.0f;
+}
+
+/* The first index whose cumulative sum exceeds the threshold; never one of weight zero. */
+#define FIRST_ABOVE(NAME, TYPE)                                                      \
+    static int64_t NAME(const TYPE *weights, int64_t num, double threshold) {        \
+        double sum = 0;                                                              \
+        int64_t last = 0;                                                            \
+        for (int64_t i = 0; i < num; i++) {                                          \
+            sum += weights[i];                                                       \
+            if (weights[i] > 0) {                                                    \
+                last = i;                                                            \
+                if (sum > threshold) return i;                                       \
+            }                                                                        \
+        }                                                                            \
+        return last;                                                                 \
+    }
+FIRST_ABOVE(first_double, double)
+FIRST_ABOVE(first_float, float)
+
+#define TOTAL(NAME, TYPE)                                               \
+    static double NAME(const TYPE *weights, int64_t num) {              \
+        double sum = 0;                                                 \
+        for (int64_t i = 0; i < num; i++) sum += weights[i];            \
+        return sum;                                                     \
+    }
+TOTAL(total_double, double)
+TOTAL(total_float, float)
+
+/* Accepts with p(x') q(x|x') / (p(x) q(x'|x)) = exp(log_ratio) (total / total_new) exp(shift - shift_new); writes the
+ * probability and whether the move is made. */
+static int decide(double log_ratio, double total, double total_new, double shift, double shift_new, double uniform,
+                  double *decision, int64_t num_chains, int64_t b) {
+    double log_accept = log_ratio + log(total / total_new) + shift - shift_new;
+    double accept_prob = log_accept < 0 ? exp(log_accept) : 1;
+    int made = uniform < accept_prob;
+    decision[b] = accept_prob;
+    decision[num_chains + b] = made;
+    return made;
+}
+
+/* noise: (3, B), the block, the move inside it, the decision. decision: (2, B), accept_prob and whether. */
+void sparse_step(int64_t num_chains, int64_t blocks, int64_t size, int64_t num_touched, const int64_t *touched,
+                 const double *coupling, const double *scale, double temperature, const double *noise, double *signs,
+                 double *slopes, double *all_weights, double *all_sums, double *decision) {
+    double fresh[64];
+    for (int64_t b = 0; b < num_chains; b++) {
+        double *sign = signs + b * blocks * size, *slope = slopes + b * blocks * size;
+        double *weights = all_weights + b * blocks * size, *sums = all_sums + b * blocks;
+        double total = total_double(sums, blocks);
+        int64_t block = first_double(sums, blocks, noise[b] * total);
+        const double *inside = weights + block * size;
+        int64_t site = block * size + first_double(inside, size, noise[num_chains + b] * total_double(inside, size));
+        const int64_t *at = touched + site * num_touched;
+        const double *pull = coupling + site * num_touched;
+        double turn = sign[site], step = turn * scale[b], growth = 0;
+        for (int64_t k = 0; k < num_touched; k++) {
+            double s = k ? sign[at[k]] : -turn;
+            fresh[k] = exp(s * (slope[at[k]] + pull[k] * step));
+            growth += fresh[k] - weights[at[k]];
+        }
+        if (!decide(turn * slope[site] * (temperature - 2), total, total + growth, 0, 0, noise[2 * num_chains + b], decision,
+                    num_chains, b))
+            continue;
+        sign[site] = -turn;
+        for (int64_t k = 0; k < num_touched; k++) {
+            slope[at[k]] += pull[k] * step;
+            sums[at[k] / size] += fresh[k] - weights[at[k]];
+            weights[at[k]] = fresh[k];
+        }
+    }
+}
+
+#define LANES 16
+
+/* Generators xoshiro128+ (Blackman and Vigna, 2021) side by side, filled from one 64-bit seed by splitmix64. */
+typedef struct {
+    uint32_t s[4][LANES];
+} Lanes;
+
+static void seed_lanes(Lanes *lanes, uint64_t seed) {
+    for (int word = 0; word < 4; word++)
+        for (int lane = 0; lane < LANES; lane++) {
+            uint64_t z = (seed += 0x9E3779B97F4A7C15u);
+            z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+            z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+            lanes->s[word][lane] = (uint32_t)((z ^ (z >> 31)) >> 32);
+        }
+}
+
+/* LANES numbers in [0, 1), multiples of 2^-24. */
+static inline void next_uniform(Lanes *lanes, float *uniform) {
+    for (int i = 0; i < LANES; i++) {
+        uint32_t s0 = lanes->s[0][i], s1 = lanes->s[1][i], s2 = lanes->s[2][i], s3 = lanes->s[3][i];
+        uniform[i] = (float)(int32_t)((s0 + s3) >> 8) * 0x1p-24f;
+        uint32_t t = s1 << 9;
+        s2 ^= s0;
+        s3 ^= s1;
+        s1 ^= s2;
+        s0 ^= s3;
+        lanes->s[0][i] = s0;
+        lanes->s[1][i] = s1;
+        lanes->s[2][i] = s2 ^ t;
+        lanes->s[3][i] = (s3 << 11) | (s3 >> 21);
+    }
+}
+
+/* Draws every site of 0/1 arrays x from its conditional, colour after colour. order lists the sites by colour, and
+ * ends[c] is where colour c ends; neighbours and rows are (num_neighbours, num_sites) in that order, bias and reference
+ * (num_sites,) as well. */
+void colour_sweep(int64_t num_chains, int64_t num_sites, int64_t num_neighbours, int64_t num_colours,
+                  const int64_t *ends, const int32_t *order, const int32_t *neighbours, const float *rows,
+                  const float *bias, const float *reference, const float *scale, const int64_t *seeds, float *restrict prob,
+                  float *hops, float *restrict all_x) {
+    for (int64_t b = 0; b < num_chains; b++) {
+        float *restrict x = all_x + b * num_sites;
+        Lanes lanes;
+        seed_lanes(&lanes, (uint64_t)seeds[b]);
+        hops[b] = 0;
+        for (int64_t c = 0, begin = 0; c < num_colours; begin = ends[c++]) {
+            int64_t end = ends[c];
+            for (int64_t j = begin; j < end; j++) prob[j] = bias[j];
+            for (int64_t k = 0; k < num_neighbours; k++) {
+                const int32_t *at = neighbours + k * num_sites;
+                const float *row = rows + k * num_sites;
+                for (int64_t j = begin; j < end; j++) prob[j] += row[j] * x[at[j]];
+            }
+            for (int64_t j = begin; j < end; j++) {
+                float logit = scale[b] * prob[j] + reference[j];
+                float tail = exp_of_negative(-fabsf(logit));
+                prob[j] = (logit >= 0 ? 1.0f : tail) / (1.0f + tail);
+            }
+            for (int64_t j = begin; j < end; j += LANES) {
+                float uniform[LANES];
+                next_uniform(&lanes, uniform);
+                int64_t num = end - j < LANES ? end - j : LANES;
+                for (int64_t i = 0; i < num; i++) prob[j + i] = uniform[i] < prob[j + i];
+            }
+            float changed = 0;
+            for (int64_t j = begin; j < end; j++) {
+                changed += fabsf(x[order[j]] - prob[j]);
+                x[order[j]] = prob[j];
+            }
+            hops[b] += changed;
+        }
+    }
+}
+
+#define REAL float
+#define EXP exp_of_negative
+#define TOTAL_REAL total_float
+#define FIRST_REAL first_float
+#define DENSE_BINARY dense_binary_step_float
+#define DENSE_CATEGORICAL dense_categorical_step_float
+#define HIDDEN_PROPOSE hidden_propose_float
+#define HIDDEN_DECIDE hidden_decide_float
+#include "all_moves.h"
+#undef REAL
+#undef EXP
+#undef TOTAL_REAL
+#undef FIRST_REAL
+#undef DENSE_BINARY
+#undef DENSE_CATEGORICAL
+#undef HIDDEN_PROPOSE
+#undef HIDDEN_DECIDE
+#define REAL double
+#define EXP exp
+#define TOTAL_REAL total_double
+#define FIRST_REAL first_double
+#define DENSE_BINARY dense_binary_step_double
+#define DENSE_CATEGORICAL dense_categorical_step_double
+#define HIDDEN_PROPOSE hidden_propose_double
+#define HIDDEN_DECIDE hidden_decide_double
+#include "all_moves.h"
