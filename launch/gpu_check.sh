@@ -240,7 +240,7 @@ if (out / "mnist/config.yaml").is_file() and rates:
     config = yaml.safe_load((out / "mnist/config.yaml").read_text())
     num_steps, num_chains = config["model"]["num_steps"], config["data"]["init_args"]["batch_size"]
     rate = statistics.median(rates[1:] or rates)
-    line("fit, ms an iteration", f"{1e3 * num_steps / rate:.2f}: {num_steps} steps of {num_chains} chains, and the update")
+    line("fit, ms an iteration", f"{1e3 * num_steps / rate:.2f}: {num_steps} steps of {num_chains} chains, update")
     line("fit, chain-steps/s", f"{rate * num_chains:.3g}")
 memory = [float(value) for value in re.findall(r"^\s*(\d+)\s*$", text_of(out / "memory.log"), re.MULTILINE)]
 if memory:

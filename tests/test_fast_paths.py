@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from gwg_dist.energies import Energy, IsingEnergy, IsingTorusEnergy, MLPEnergy, PottsEnergy, RBMEnergy
+from gwg_dist.evaluation import ais
 from gwg_dist.reference import Reference
 from gwg_dist.samplers import GWG, Info, SurrogateGWG, Target, native, plan_chains, run_chain
+from gwg_dist.samplers.binary import BinaryGWG
 from gwg_dist.samplers.block_gibbs import BlockGibbs
 from gwg_dist.samplers.draws import block_size
-from gwg_dist.samplers.hidden import HiddenGWG
+
 from gwg_dist.samplers.pairs import DensePairGWG, InPlaceGWG, MoveNoise, SparsePairGWG
 from gwg_dist.spaces import Binary, Categorical, Change, Space
 from gwg_dist.target import IncrementalTarget
@@ -41,7 +43,9 @@ CASES: dict[str, tuple[type[InPlaceGWG], Energy, float]] = {
     "ising": (DensePairGWG, IsingEnergy(Binary(5)), 0.4),
     "potts": (DensePairGWG, PottsEnergy(Categorical(3, 4)), 0.7),
     "binary potts": (DensePairGWG, PottsEnergy(Binary(7)), 0.7),
-    "rbm": (HiddenGWG, RBMEnergy(Binary(6), num_hidden=11), 0.7),
+    "rbm": (BinaryGWG, RBMEnergy(Binary(6), num_hidden=11), 0.7),
+    "wide rbm": (BinaryGWG, RBMEnergy(Binary(3), num_hidden=1100), 0.2),
+    "mlp": (BinaryGWG, MLPEnergy(Binary(7), num_hidden=8), 1.0),
 }
 
 
@@ -72,7 +76,7 @@ def in_place_matrix(sampler: InPlaceGWG, target: Target, beta: float) -> Tensor:
     assert torch.equal(info.accept_prob, again.accept_prob)
     for after in (accepted, rejected):
         fresh = sampler.init(frozen, after.x, beta_tensor)
-        for name in ("position", "slope", "weights", "sums"):
+        for name in {"position", "slope", "grad", "weights", "sums"} & set(vars(fresh)):
             assert (getattr(after, name) - getattr(fresh, name)).abs().max() < 1e-11, f"stale {name}"
         assert (after.f - target.f(after.x)).abs().max() < TOLERANCE
 
@@ -158,8 +162,8 @@ def test_increments_are_from_scratch_to_rounding_over_ten_thousand_steps(name: s
     energy = LARGE[name]
     target = Target(energy, Reference(energy.space)).frozen()
     sampler, generator, beta = GWG(), torch.Generator().manual_seed(0), torch.ones(())
-    kernel = sampler.specialised(target) if special else sampler
     x = energy.space.encode(energy.space.uniform_codes(4, generator=generator))
+    kernel = sampler.specialised(target, x, annealed=False) if special else sampler
     with torch.no_grad():
         state = kernel.init(target, x, beta)
         for _ in range(10_000):
@@ -167,7 +171,8 @@ def test_increments_are_from_scratch_to_rounding_over_ten_thousand_steps(name: s
         fresh = kernel.init(target, state.x, beta)
     assert not torch.equal(state.x, x)
     if special and kernel is not sampler:
-        pairs = [(state.slope, fresh.slope), (state.sums.log(), fresh.sums.log())]
+        pairs = [(getattr(state, name), getattr(fresh, name)) for name in {"slope", "grad", "f"} & set(vars(fresh))]
+        pairs.append((state.sums.log(), fresh.sums.log()))
     else:
         pairs = [(state.evaluation.grad, fresh.evaluation.grad), (state.f, fresh.f)]
     for followed, scratch in pairs:
@@ -207,24 +212,66 @@ def test_a_refresh_changes_nothing_but_rounding(monkeypatch) -> None:
 
 @needs_a_compiler
 @pytest.mark.parametrize(
-    ("energy", "kernel"),
+    ("energy", "fixed", "annealed"),
     [
-        (LARGE["torus"], "SparsePairGWG"), (LARGE["ising"], "DensePairGWG"), (LARGE["potts"], "DensePairGWG"),
-        (LARGE["rbm"], "HiddenGWG"), (MLPEnergy(Binary(9)), "GWG"),
-        (IsingTorusEnergy(Binary((4, 4)), sigma=8.0), "GWG"),
+        (LARGE["torus"], "SparsePairGWG", "BinaryGWG"),
+        (LARGE["ising"], "DensePairGWG", "BinaryGWG"),
+        (LARGE["potts"], "DensePairGWG", "GWG"),
+        (LARGE["rbm"], "BinaryGWG", "BinaryGWG"),
+        (MLPEnergy(Binary(9)), "BinaryGWG", "BinaryGWG"),
+        (MLPEnergy(Categorical(9, 3)), "GWG", "GWG"),
+        (IsingTorusEnergy(Binary((4, 4)), sigma=8.0), "BinaryGWG", "BinaryGWG"),
     ],
-)  # fmt: skip
-def test_the_fastest_exact_way_is_picked_without_a_flag(energy: Energy, kernel: str) -> None:
+)
+def test_the_fastest_exact_way_is_picked_without_a_flag(energy: Energy, fixed: str, annealed: str) -> None:
     x = energy.space.encode(energy.space.uniform_codes(3, generator=torch.Generator().manual_seed(0)))
-    plan = plan_chains(GWG(), Target(energy), x)
-    assert type(plan.sampler).__name__ == kernel
-    annealed = plan_chains(GWG(), Target(energy), x, annealed=True)
-    assert type(annealed.sampler) is GWG
-    assert isinstance(annealed.target, IncrementalTarget) == (kernel != "GWG" or isinstance(energy, IsingTorusEnergy))
+    for name, changes in ((fixed, False), (annealed, True)):
+        plan = plan_chains(GWG(), Target(energy), x, annealed=changes)
+        assert type(plan.sampler).__name__ == name
+        assert isinstance(plan.target, IncrementalTarget) == (not isinstance(energy, MLPEnergy))
     plain = plan_chains(GWG(), Target(energy), x, backend="plain")
     assert type(plain.sampler) is GWG
     assert type(plain.target) is Target
     assert plain.target.closed_form is None
+
+
+@dataclass(frozen=True)
+class Mine(GWG):
+    """A user's variant."""
+
+
+def test_a_subclass_of_the_sampler_is_run_as_it_is() -> None:
+    energy = MLPEnergy(Binary(9))
+    plan = plan_chains(Mine(), Target(energy), torch.zeros(2, 9))
+    assert type(plan.sampler) is Mine
+
+
+@needs_a_compiler
+@pytest.mark.parametrize("energy", [LARGE["rbm"], MLPEnergy(Binary(20), num_hidden=6)], ids=["rbm", "mlp"])
+def test_annealing_in_c_is_annealing(energy: Energy) -> None:
+    """f in the state is that of the target along a schedule, and the estimate agrees with the plain path's."""
+    target = Target(energy, Reference(energy.space))
+    seen: list[float] = []
+
+    def look(t: int, state) -> None:
+        seen.append(float((state.f - target.f(state.x)).abs().max()))
+
+    x = energy.space.encode(energy.space.uniform_codes(6, generator=torch.Generator().manual_seed(0)))
+    run_chain(
+        GWG(), target, x, num_steps=50, generator=torch.Generator().manual_seed(1),
+        schedule=torch.linspace(0.02, 1, 50), before_step=look,
+    )  # fmt: skip
+    assert len(seen) == 50
+    assert max(seen) < 1e-3
+    estimates = [
+        ais(
+            target, GWG(), generator=torch.Generator().manual_seed(2), num_chains=400, num_temperatures=100,
+            backend=backend,
+        )
+        for backend in ("auto", "plain")
+    ]  # fmt: skip
+    spread = sum(estimate.stderr**2 for estimate in estimates) ** 0.5
+    assert abs(estimates[0].log_z - estimates[1].log_z) < 5 * spread
 
 
 def test_a_subclass_that_changes_its_energy_is_not_trusted_with_increments() -> None:
@@ -242,8 +289,9 @@ def test_how_chains_run_is_logged_once(caplog) -> None:
     with caplog.at_level(logging.INFO, logger="gwg_dist"):
         for _ in range(3):
             run_chain(GWG(2.125), Target(energy), x, num_steps=1, generator=torch.Generator().manual_seed(0))
+    kernel = "GWG" if native.library() is None else "BinaryGWG"
     said = [record.message for record in caplog.records if record.name == "gwg_dist"]
-    assert said == ["chains: GWG(temperature=2.125) on MLPEnergy by autograd, eager"]
+    assert said == [f"chains: {kernel}(temperature=2.125) on MLPEnergy by autograd, eager"]
 
 
 def test_nothing_is_compiled_again_for_new_weights_betas_or_averages(compiler: None) -> None:

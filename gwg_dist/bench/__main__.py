@@ -1,3 +1,4 @@
 from gwg_dist.bench.cli import main
 
-main()
+if __name__ == "__main__":
+    main()

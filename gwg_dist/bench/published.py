@@ -75,7 +75,7 @@ class PublishedStep:
                 logits = -(2 * x - 1) * grad / 2
             else:
                 logits = ((grad - (x * grad).sum(-1, keepdim=True)) / 2 - 1e9 * x).flatten(1)
-        return torch.distributions.OneHotCategorical(logits=logits)
+        return torch.distributions.OneHotCategorical(logits=logits, validate_args=False)
 
     def changed(self, x: Tensor, change: Tensor) -> Tensor:
         if self.binary:

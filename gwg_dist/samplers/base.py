@@ -73,9 +73,12 @@ class Sampler(ABC):
         """The same chains with what the state has accumulated made from scratch, to stop the drift of rounding."""
         return self.init(target, state.x, beta)
 
-    def specialised(self, target: Target) -> Sampler:
-        """A faster implementation of the very same kernel for this target at a fixed beta, or the sampler itself."""
-        del target
+    def specialised(self, target: Target, x: Tensor, *, annealed: bool) -> Sampler:
+        """A faster implementation of the very same kernel for this target and chains like ``x``, or the sampler itself.
+
+        ``annealed``: beta changes from step to step.
+        """
+        del target, x, annealed
         return self
 
 

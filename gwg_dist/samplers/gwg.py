@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gwg_dist.samplers import hidden, pairs
+from gwg_dist.samplers import binary, pairs
 from gwg_dist.samplers.base import Info, Sampler, select
 from gwg_dist.samplers.draws import Softmax, inverse_cdf, softmax
 from gwg_dist.target import Evaluation, Target
@@ -60,8 +60,11 @@ class GWG(Sampler):
         evaluation = target.evaluate(x)
         return GWGState(x, evaluation, self.proposal(target, x, evaluation, beta))
 
-    def specialised(self, target: Target) -> Sampler:
-        return pairs.specialised(target, self.temperature) or hidden.specialised(target, self.temperature) or self
+    def specialised(self, target: Target, x: Tensor, *, annealed: bool) -> Sampler:
+        if type(self) is not GWG:  # a subclass may change what a step does
+            return self
+        fixed = None if annealed else pairs.specialised(target, x, self.temperature)
+        return fixed or binary.specialised(target, x, self.temperature) or self
 
     def temper(self, target: Target, state: GWGState, beta: Tensor) -> GWGState:
         return state._replace(proposal=self.proposal(target, state.x, state.evaluation, beta))

@@ -192,20 +192,23 @@ class DensePairGWG(InPlaceGWG):
         return state, Info(decision[0], decision[1])
 
 
-def specialised(target: Target, temperature: float) -> InPlaceGWG | None:
+def specialised(target: Target, x: Tensor, temperature: float) -> InPlaceGWG | None:
     """The kernel for this target at a fixed beta, or None: not on a CPU, not pairs, or beyond what the kernels carry."""
-    if not isinstance(target, IncrementalTarget) or not isinstance(target.increments, DensePairs | SparsePairs):
+    if (
+        x.device.type != "cpu"
+        or x.dtype not in (torch.float32, torch.float64)
+        or not isinstance(target, IncrementalTarget)
+        or not isinstance(target.increments, DensePairs | SparsePairs)
+    ):
         return None
     pairs = target.increments
-    if pairs.rows.device.type != "cpu":
-        return None
     if isinstance(pairs, SparsePairs):
         steepest = float(pairs.steepest())
         if target.reference is not None:
             steepest += float(target.reference.weights.abs().max())
         suits = steepest / temperature <= MAX_LOG_WEIGHT and pairs.rows.shape[1] < MAX_TOUCHED
         return SparsePairGWG(temperature) if suits and isinstance(target.space, Binary) else None
-    suits = pairs.rows.dtype in (torch.float32, torch.float64) and pairs.rows.is_contiguous()
+    suits = pairs.rows.dtype == x.dtype and pairs.rows.is_contiguous()
     return DensePairGWG(temperature) if suits and native.library() is not None else None
 
 

@@ -86,8 +86,8 @@ def plan_chains(sampler: Sampler, target: Target, x: Tensor, *, annealed: bool =
     if backend == "plain":
         return Plan(sampler, target.plain(), _step, _annealed_step, backend)
     target = target.frozen()
-    if not annealed and backend in ("auto", "eager"):
-        sampler = sampler.specialised(target)
+    if backend == "auto":
+        sampler = sampler.specialised(target, x, annealed=annealed)
     if sampler.in_place:
         backend = "eager"
     elif backend == "auto":

@@ -1,4 +1,4 @@
-/* Steps of Gibbs-With-Gradients and block Gibbs for classical energies; the mathematics is in pairs.py, hidden.py and
+/* Steps of Gibbs-With-Gradients and block Gibbs for classical energies; the mathematics is in pairs.py, binary.py and
  * block_gibbs.py.
  *
  * A chain's arrays fit the nearest caches, so a step goes chain by chain: draw a block by its sum of weights, then a
@@ -169,29 +169,25 @@ void colour_sweep(int64_t num_chains, int64_t num_sites, int64_t num_neighbours,
     }
 }
 
+#define JOINED(name, real) name##_##real
+#define NAMED(name, real) JOINED(name, real)
+#define DENSE_BINARY NAMED(dense_binary_step, REAL)
+#define DENSE_CATEGORICAL NAMED(dense_categorical_step, REAL)
+#define WEIGH NAMED(weigh, REAL)
+#define DRAW NAMED(draw, REAL)
+#define BINARY_WEIGH NAMED(binary_weigh, REAL)
+#define BINARY_PROPOSE NAMED(binary_propose, REAL)
+#define BINARY_DECIDE NAMED(binary_decide, REAL)
+#define HIDDEN_PROPOSE NAMED(hidden_propose, REAL)
+#define HIDDEN_COMMIT NAMED(hidden_commit, REAL)
+#define TOTAL_REAL NAMED(total, REAL)
+#define FIRST_REAL NAMED(first, REAL)
+
 #define REAL float
 #define EXP exp_of_negative
-#define TOTAL_REAL total_float
-#define FIRST_REAL first_float
-#define DENSE_BINARY dense_binary_step_float
-#define DENSE_CATEGORICAL dense_categorical_step_float
-#define HIDDEN_PROPOSE hidden_propose_float
-#define HIDDEN_DECIDE hidden_decide_float
 #include "all_moves.h"
 #undef REAL
 #undef EXP
-#undef TOTAL_REAL
-#undef FIRST_REAL
-#undef DENSE_BINARY
-#undef DENSE_CATEGORICAL
-#undef HIDDEN_PROPOSE
-#undef HIDDEN_DECIDE
 #define REAL double
 #define EXP exp
-#define TOTAL_REAL total_double
-#define FIRST_REAL first_double
-#define DENSE_BINARY dense_binary_step_double
-#define DENSE_CATEGORICAL dense_categorical_step_double
-#define HIDDEN_PROPOSE hidden_propose_double
-#define HIDDEN_DECIDE hidden_decide_double
 #include "all_moves.h"

@@ -1,0 +1,125 @@
+"""Gibbs-With-Gradients on binary points on a CPU: all that is not the gradient, in C, chain by chain.
+
+The same Markov kernel as ``GWG``. Between drawing a site and deciding on it a step needs f and ∇f at the proposal: of a
+network by one forward and one backward, of a restricted Boltzmann machine (``HiddenUnits``) by one product, because
+turning site i adds one column of W to the pre-activations. Steps work in place: the state that a step takes is the
+state that it returns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gwg_dist.samplers import native
+from gwg_dist.samplers.base import Info
+from gwg_dist.samplers.draws import block_size
+from gwg_dist.samplers.pairs import InPlaceGWG, MoveNoise
+from gwg_dist.spaces import Binary
+from gwg_dist.target import HiddenUnits, IncrementalTarget, Target
+
+
+@dataclass
+class BinaryState:
+    """Args:
+    position: the signs 1 - 2x, ``(B, D)``.
+    grad: ∇f, ``(B, D)``, untempered.
+    f: ``(B,)`` float64.
+    weights: exp(d / τ - shift) of every move, ``(B, D)``; ``sums`` ``(B, blocks)`` and ``shift`` ``(B,)`` float64.
+    scale: β / τ, ``(B,)``.
+    reference: log ref's slope / τ, ``(D,)``.
+    hidden: pre-activations ``(B, H)`` and the sum of their softplus ``(B,)`` float64, or nothing.
+    """
+
+    position: Tensor
+    grad: Tensor
+    f: Tensor
+    weights: Tensor
+    sums: Tensor
+    shift: Tensor
+    scale: Tensor
+    reference: Tensor
+    hidden: tuple[Tensor, ...]
+
+    @property
+    def x(self) -> Tensor:
+        return (1 - self.position) / 2
+
+    def call(self, name: str, *arguments: Tensor | int | float) -> None:
+        """Run a C kernel for this number of chains, sites and block size, in this precision."""
+        real = "double" if self.position.dtype == torch.float64 else "float"
+        native.call(f"{name}_{real}", *self.position.shape, *arguments)
+
+
+@dataclass(frozen=True)
+class BinaryGWG(InPlaceGWG):
+    """``GWG(temperature)`` on any binary target, at any beta."""
+
+    def init(self, target: Target, x: Tensor, beta: Tensor) -> BinaryState:
+        evaluation, size = target.evaluate(x), block_size(x.shape[1])
+        hidden: tuple[Tensor, ...] = ()
+        if _units(target) is not None:
+            (pre_activation,) = evaluation.aux
+            softplus = functional.softplus(pre_activation.double()).sum(1)
+            hidden = (pre_activation.clone(memory_format=torch.contiguous_format), softplus)
+        reference = torch.zeros_like(x[0]) if target.reference is None else target.reference.weights.to(x.dtype)
+        f = evaluation.f.double()
+        sums, shift = f.new_empty(len(x), -(-x.shape[1] // size)), torch.empty_like(f)
+        state = BinaryState(
+            (1 - 2 * x).contiguous(), evaluation.grad.to(x.dtype).contiguous(), f.clone(), torch.empty_like(x), sums,
+            shift, x.new_empty(len(x)), reference / self.temperature, hidden,
+        )  # fmt: skip
+        return self.temper(target, state, beta)
+
+    def temper(self, target: Target, state: BinaryState, beta: Tensor) -> BinaryState:
+        state.scale.copy_((beta / self.temperature).expand(len(state.scale)))
+        state.call(
+            "binary_weigh", block_size(state.position.shape[1]), state.position, state.grad, state.reference,
+            state.scale, state.weights, state.sums, state.shift,
+        )  # fmt: skip
+        return state
+
+    def step(self, target: Target, state: BinaryState, noise: MoveNoise, beta: Tensor) -> tuple[BinaryState, Info]:
+        num, size = len(state.f), block_size(state.position.shape[1])
+        sites, decision = torch.empty(num, dtype=torch.int64), state.f.new_empty(2, num)
+        drawn = (noise.uniform, state.position, state.weights, state.sums)
+        units = _units(target)
+        if units is not None:
+            hidden, softplus = state.hidden
+            hidden_new, sigmoid = torch.empty_like(hidden), torch.empty_like(hidden)
+            softplus_new, change = torch.empty_like(softplus), torch.empty_like(softplus)
+            state.call(
+                "hidden_propose", hidden.shape[1], size, units.columns, units.visible_bias, *drawn, hidden, softplus,
+                sites, hidden_new, sigmoid, softplus_new, change,
+            )  # fmt: skip
+            grad = torch.addmm(units.visible_bias, sigmoid, units.weight)
+        else:
+            proposal = torch.empty_like(state.position)
+            state.call("binary_propose", size, *drawn, sites, proposal)
+            evaluation = target.evaluate(proposal)
+            change, grad = evaluation.f.double() - state.f, evaluation.grad.contiguous()
+        scratch = torch.empty_like(state.position[0]).new_empty(state.position.shape[1] + 2 * state.sums.shape[1])
+        state.call(
+            "binary_decide", size, grad, change, state.reference, state.scale, float(self.temperature), noise.uniform,
+            sites, state.position, state.grad, state.weights, state.sums, state.shift, state.f, scratch, decision,
+        )  # fmt: skip
+        if units is not None:
+            real = "double" if hidden.dtype == torch.float64 else "float"
+            native.call(f"hidden_commit_{real}", *hidden.shape, decision, hidden_new, softplus_new, hidden, softplus)
+        return state, Info(decision[0], decision[1])
+
+
+def specialised(target: Target, x: Tensor, temperature: float) -> BinaryGWG | None:
+    """The kernel for this target, or None: not binary, not on a CPU, or no C compiler."""
+    suits = isinstance(target.space, Binary) and x.device.type == "cpu"
+    suits = suits and x.dtype in (torch.float32, torch.float64) and native.library() is not None
+    return BinaryGWG(temperature) if suits else None
+
+
+def _units(target: Target) -> HiddenUnits | None:
+    if isinstance(target, IncrementalTarget) and isinstance(target.increments, HiddenUnits):
+        return target.increments
+    return None
