@@ -53,7 +53,7 @@ class ClosedForm(Protocol):
 
 
 class EnergyState(NamedTuple):
-    """What moves with a chain: ``energy`` E(x) ``(B,)``, ``grad`` ∇E(x) in the shape of x, ``aux`` each ``(B, ...)``."""
+    """What moves with a chain: E(x) ``(B,)``, ∇E(x) in the shape of x, and ``aux``, each ``(B, ...)``."""
 
     energy: Tensor
     grad: Tensor
@@ -176,7 +176,7 @@ class Target:
         )
 
     def frozen(self) -> Target:
-        """The fastest exact target for many steps on the present weights: by increments where the energy offers them."""
+        """The fastest exact target for many steps on the present weights: by increments where the energy has them."""
         if isinstance(self.energy, Incremental) and _still_holds(self.energy, "increments"):
             with torch.no_grad():
                 return IncrementalTarget(self, self.energy.increments())
@@ -203,6 +203,13 @@ class Target:
             with torch.no_grad():
                 grad, energy = torch.func.grad(self._summed, has_aux=True)(x)
             return Evaluation(-energy, -grad)
+        at_once = getattr(self.energy, "cpu_chains_at_once", len(x)) if x.device.type == "cpu" else len(x)
+        parts = [self._differentiate(part) for part in x.split(max(at_once, 1))]
+        if len(parts) == 1:
+            return parts[0]
+        return Evaluation(torch.cat([part.f for part in parts]), torch.cat([part.grad for part in parts]))
+
+    def _differentiate(self, x: Tensor) -> Evaluation:
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             energy = self.energy(x)

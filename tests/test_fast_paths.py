@@ -3,6 +3,7 @@
 import copy
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -11,11 +12,10 @@ from torch import Tensor
 from gwg_dist.energies import Energy, IsingEnergy, IsingTorusEnergy, MLPEnergy, PottsEnergy, RBMEnergy
 from gwg_dist.evaluation import ais
 from gwg_dist.reference import Reference
-from gwg_dist.samplers import GWG, Info, SurrogateGWG, Target, native, plan_chains, run_chain
+from gwg_dist.samplers import GWG, Info, Sampler, SurrogateGWG, Target, native, plan_chains, run_chain
 from gwg_dist.samplers.binary import BinaryGWG
 from gwg_dist.samplers.block_gibbs import BlockGibbs
 from gwg_dist.samplers.draws import block_size
-
 from gwg_dist.samplers.pairs import DensePairGWG, InPlaceGWG, MoveNoise, SparsePairGWG
 from gwg_dist.spaces import Binary, Categorical, Change, Space
 from gwg_dist.target import IncrementalTarget
@@ -163,12 +163,12 @@ def test_increments_are_from_scratch_to_rounding_over_ten_thousand_steps(name: s
     target = Target(energy, Reference(energy.space)).frozen()
     sampler, generator, beta = GWG(), torch.Generator().manual_seed(0), torch.ones(())
     x = energy.space.encode(energy.space.uniform_codes(4, generator=generator))
-    kernel = sampler.specialised(target, x, annealed=False) if special else sampler
+    kernel: Sampler = sampler.specialised(target, x, annealed=False) if special else sampler
     with torch.no_grad():
-        state = kernel.init(target, x, beta)
+        state: Any = kernel.init(target, x, beta)
         for _ in range(10_000):
             state, _ = kernel.step(target, state, kernel.draw(state, generator), beta)
-        fresh = kernel.init(target, state.x, beta)
+        fresh: Any = kernel.init(target, state.x, beta)
     assert not torch.equal(state.x, x)
     if special and kernel is not sampler:
         pairs = [(getattr(state, name), getattr(fresh, name)) for name in {"slope", "grad", "f"} & set(vars(fresh))]

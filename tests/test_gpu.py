@@ -125,10 +125,10 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """The backend "graph" by ``rerun`` on a CPU, against eager steps on the same noise; increments refreshed often."""
 
     def plan(sampler: Sampler, target: Target, x: Tensor, *, annealed: bool = False, backend: str = "auto") -> Plan:
-        steps = (run._step, run._annealed_step)
+        step, annealed_step = run._step, run._annealed_step
         if backend == "graph":
-            steps = tuple(graphed(step, rerun) for step in steps)
-        return Plan(sampler, target.frozen(), *steps, backend)
+            step, annealed_step = graphed(step, rerun), graphed(annealed_step, rerun)
+        return Plan(sampler, target.frozen(), step, annealed_step, backend)
 
     monkeypatch.setattr(run, "plan_chains", plan)
     monkeypatch.setattr(IncrementalTarget, "refresh_every", 10)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gwg_dist import bench, cli, evaluate, sample
+from gwg_dist import cli, evaluate, sample
+from gwg_dist.bench.cli import bench
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -38,9 +39,10 @@ def test_its_settings_exist(module: str, arguments: str) -> None:
         cli.build_parser().parse_args(args)
         return
     parser = cli.Parser(prog=module)
-    function = {"gwg_dist.evaluate": evaluate.evaluate, "gwg_dist.sample": sample.sample, "gwg_dist.bench": bench.bench}
-    parser.add_function_arguments(function[module], as_positional=True, skip={"quick"})
+    function = {"gwg_dist.evaluate": evaluate.evaluate, "gwg_dist.sample": sample.sample, "gwg_dist.bench": bench}
+    parser.add_function_arguments(function[module], as_positional=True, skip={"quick", "sweep"})
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--sweep", action="store_true")
     assert parser.parse_args(args) is not None
 
 

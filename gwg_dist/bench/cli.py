@@ -18,6 +18,7 @@ from gwg_dist.runs import write_json
 from gwg_dist.samplers.run import BACKENDS
 
 DDP = "ddp"
+TABLE_WIDTH = 160
 
 
 def bench(
@@ -73,7 +74,7 @@ def bench(
             advance(number)
             timings.append(clock.measure(row, rounds=3 if quick else rounds, device=where, peak=peak))
     machine = clock.hardware(where) | {"product peak, GFLOP/s": round(peak / 1e9, 1)}
-    console.print(timing_table(timings, machine))
+    console.print(timing_table(timings, machine), width=max(console.width, TABLE_WIDTH))
     return written({"machine": machine, "rows": [timing._asdict() for timing in timings]}, path)
 
 
@@ -87,7 +88,7 @@ def written(content: dict, path: Path) -> Path:
 def timing_table(timings: list[Timing], machine: dict) -> Table:
     """Milliseconds a step, ratios, throughput."""
     table = Table(title=", ".join(f"{key} {value}" for key, value in machine.items()), title_justify="left")
-    table.add_column("work", overflow="fold")
+    table.add_column("work", no_wrap=True)
     for column in ("ours, ms", "published, ms", "ratio", "range", "chain-steps/s", "GFLOP/s", "of peak"):
         table.add_column(column, justify="right")
     for row in timings:

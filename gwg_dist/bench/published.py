@@ -17,8 +17,8 @@ from gwg_dist.spaces import Binary
 def published_energy(energy: Energy) -> Callable[[Tensor], Tensor]:
     """The same weights in plain layers.
 
-    Networks: NCHW memory, Swish as x * sigmoid(x). Ising and Potts models, the torus as well: one product with the dense
-    J, which is made once (the published code makes it in every forward; that is not counted here).
+    Networks: NCHW memory, Swish as x * sigmoid(x). Ising and Potts models, the torus as well: one product with the
+    dense J, which is made once (the published code makes it in every forward; that is not counted here).
     """
     if isinstance(energy, IsingEnergy | IsingTorusEnergy):
         coupling, bias = energy.coupling.detach(), energy.bias.detach()

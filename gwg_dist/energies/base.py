@@ -30,6 +30,9 @@ class Energy(nn.Module, ABC):
         space: where x lives.
     """
 
+    cpu_chains_at_once = 2**31
+    """Chains that a CPU evaluates together: convolutions are faster where the activations of a part fit its caches."""
+
     def __init__(self, space: Space) -> None:
         super().__init__()
         self.space = space

@@ -25,6 +25,8 @@ class PottsEnergy(Energy):
         ValueError: a negative scale.
     """
 
+    upper: Tensor
+
     def __init__(self, space: Space, *, scale: float = 0.0) -> None:
         super().__init__(space)
         if scale < 0:
@@ -33,13 +35,15 @@ class PottsEnergy(Energy):
             space.encode(torch.zeros(1, space.num_sites, dtype=torch.uint8)).flatten(1).shape[1] // space.num_sites
         )
         size = space.num_sites * self.width
-        self.pairs = nn.Parameter(scale * torch.randn(size, size) * self._upper())
+        site = torch.arange(space.num_sites).repeat_interleave(self.width)
+        self.register_buffer("upper", site[:, None] < site, persistent=False)
+        self.pairs = nn.Parameter(scale * torch.randn(size, size) * self.upper)
         self.field = nn.Parameter(torch.zeros(size))
 
     @property
     def coupling(self) -> Tensor:
         """J, ``(D K, D K)``, symmetric with zero blocks on its diagonal; only i < j of ``pairs`` is used."""
-        upper = self.pairs * self._upper()
+        upper = self.pairs * self.upper
         return upper + upper.T
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,10 +59,6 @@ class PottsEnergy(Energy):
     def increments(self) -> PottsIncrements:
         """The gradient follows a chain by two rows of J a step."""
         return PottsIncrements(self.coupling.detach(), self.field.detach())
-
-    def _upper(self) -> Tensor:
-        site = torch.arange(self.space.num_sites).repeat_interleave(self.width)
-        return (site[:, None] < site).to(self.pairs if hasattr(self, "pairs") else torch.get_default_dtype())
 
 
 class PottsIncrements(NamedTuple):

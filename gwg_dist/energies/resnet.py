@@ -47,6 +47,8 @@ class ResNetEnergy(Energy):
         ValueError: a space that is not an image, a count below its minimum.
     """
 
+    cpu_chains_at_once = 25
+
     def __init__(self, space: Space, *, num_channels: int = 64, num_blocks: int = 6, num_embedding: int = 4) -> None:
         super().__init__(space)
         if len(space.shape) not in (2, 3):

@@ -9,6 +9,7 @@ state that it returns.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -74,7 +75,7 @@ class BinaryGWG(InPlaceGWG):
         )  # fmt: skip
         return self.temper(target, state, beta)
 
-    def temper(self, target: Target, state: BinaryState, beta: Tensor) -> BinaryState:
+    def temper(self, target: Target, state: Any, beta: Tensor) -> Any:
         state.scale.copy_((beta / self.temperature).expand(len(state.scale)))
         state.call(
             "binary_weigh", block_size(state.position.shape[1]), state.position, state.grad, state.reference,
@@ -83,33 +84,51 @@ class BinaryGWG(InPlaceGWG):
         return state
 
     def step(self, target: Target, state: BinaryState, noise: MoveNoise, beta: Tensor) -> tuple[BinaryState, Info]:
-        num, size = len(state.f), block_size(state.position.shape[1])
-        sites, decision = torch.empty(num, dtype=torch.int64), state.f.new_empty(2, num)
-        drawn = (noise.uniform, state.position, state.weights, state.sums)
+        num, num_sites = state.position.shape
+        size, sites = block_size(num_sites), torch.empty(num, dtype=torch.int64)
         units = _units(target)
-        if units is not None:
-            hidden, softplus = state.hidden
-            hidden_new, sigmoid = torch.empty_like(hidden), torch.empty_like(hidden)
-            softplus_new, change = torch.empty_like(softplus), torch.empty_like(softplus)
-            state.call(
-                "hidden_propose", hidden.shape[1], size, units.columns, units.visible_bias, *drawn, hidden, softplus,
-                sites, hidden_new, sigmoid, softplus_new, change,
-            )  # fmt: skip
-            grad = torch.addmm(units.visible_bias, sigmoid, units.weight)
+        hidden = None if units is None else _propose_hidden(state, units, noise, sites)
+        if units is not None and hidden is not None:
+            change, grad = hidden.change, torch.addmm(units.visible_bias, hidden.sigmoid, units.weight)
         else:
             proposal = torch.empty_like(state.position)
+            drawn = (noise.uniform, state.position, state.weights, state.sums)
             state.call("binary_propose", size, *drawn, sites, proposal)
             evaluation = target.evaluate(proposal)
             change, grad = evaluation.f.double() - state.f, evaluation.grad.contiguous()
-        scratch = torch.empty_like(state.position[0]).new_empty(state.position.shape[1] + 2 * state.sums.shape[1])
+        scratch = state.weights.new_empty(num_sites + 2 * state.sums.shape[1])
+        decision = state.f.new_empty(2, num)
         state.call(
             "binary_decide", size, grad, change, state.reference, state.scale, float(self.temperature), noise.uniform,
             sites, state.position, state.grad, state.weights, state.sums, state.shift, state.f, scratch, decision,
         )  # fmt: skip
-        if units is not None:
-            real = "double" if hidden.dtype == torch.float64 else "float"
-            native.call(f"hidden_commit_{real}", *hidden.shape, decision, hidden_new, softplus_new, hidden, softplus)
+        if hidden is not None:
+            real = "double" if hidden.new.dtype == torch.float64 else "float"
+            native.call(
+                f"hidden_commit_{real}", *hidden.new.shape, decision, hidden.new, hidden.softplus, *state.hidden
+            )
         return state, Info(decision[0], decision[1])
+
+
+class _Hidden(NamedTuple):
+    """At the proposals: pre-activations, their sigmoid, the sum of their softplus, and f there minus f here."""
+
+    new: Tensor
+    sigmoid: Tensor
+    softplus: Tensor
+    change: Tensor
+
+
+def _propose_hidden(state: BinaryState, units: HiddenUnits, noise: MoveNoise, sites: Tensor) -> _Hidden:
+    """Draw the sites and move the hidden units."""
+    hidden, softplus = state.hidden
+    made = _Hidden(*(torch.empty_like(like) for like in (hidden, hidden, softplus, softplus)))
+    state.call(
+        "hidden_propose", hidden.shape[1], block_size(state.position.shape[1]), units.columns, units.visible_bias,
+        noise.uniform, state.position, state.weights, state.sums, hidden, softplus, sites, made.new, made.sigmoid,
+        made.softplus, made.change,
+    )  # fmt: skip
+    return made
 
 
 def specialised(target: Target, x: Tensor, temperature: float) -> BinaryGWG | None:

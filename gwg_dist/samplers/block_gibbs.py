@@ -56,8 +56,8 @@ class BlockGibbs(Sampler):
         target = target.frozen()
         if not isinstance(target, IncrementalTarget) or not isinstance(target.increments, ColouredPairs):
             raise ValueError(
-                f"BlockGibbs needs an energy with coloured sites, such as IsingTorusEnergy; {type(target.energy).__name__}"
-                " has none"
+                "BlockGibbs needs an energy with coloured sites, such as IsingTorusEnergy; "
+                f"{type(target.energy).__name__} has none"
             )
         bias = -target.increments.start(torch.zeros_like(x[:1])).grad[0]
         tables = self.tables(target, bias) if _in_c(x) else ()

@@ -30,7 +30,7 @@ def softmax(logits: Tensor) -> Softmax:
 
 
 def inverse_cdf(weights: Tensor, uniform: Tensor) -> Tensor:
-    """An index drawn in proportion to ``weights``: the first whose cumulative sum exceeds uniform * total, ``(B,)`` int64.
+    """An index drawn in proportion to ``weights``, ``(B,)`` int64: the first whose cumulative sum exceeds a threshold.
 
     In two levels, first a block of about sqrt(N) entries by the sums of the blocks, then an entry inside it: a sum over
     everything is made once, cumulative sums only over sqrt(N) numbers. These are in float64: among a hundred thousand
@@ -62,7 +62,7 @@ def block_size(num: int) -> int:
 
 
 def _first_above(weights: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """The index of the first cumulative sum above uniform * total, and how far into it the threshold lies, in [0, 1)."""
+    """The index of the first cumulative sum above uniform * total, and how far into it the threshold lies, 0 to 1."""
     cumulative = weights.cumsum(1, dtype=torch.float64)
     total = cumulative[:, -1:]
     below_total = torch.nextafter(total, torch.zeros_like(total))

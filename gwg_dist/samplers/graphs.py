@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
@@ -34,7 +35,7 @@ def capture_on_cuda(function: Function) -> tuple[Function, Any]:
             function()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may use the device, NCCL's do
         outputs = function()
     return graph.replay, outputs
 
@@ -62,7 +63,6 @@ class GraphedStep:
             return info
 
         self.replay, self.info = capture(run)
-        self.seen: Any = None
 
     def __call__(self, target: Target, state: Any, noise: Any, beta: Tensor) -> tuple[Any, Info]:
         if state is not self.state:  # the start of a run: the state from outside, and the weights' increments
@@ -88,9 +88,11 @@ def _graphed(step: Callable, capture: Capture) -> Callable:
         shapes = tuple((tensor.shape, tensor.dtype) for tensor in leaves((state, noise, beta)))
         key = (id(target.energy), sampler, type(target), addresses, shapes)  # a graph keeps its energy: ids stay unique
         if key not in graphs:
-            graphs[key] = GraphedStep(step, capture, sampler, target, state, noise, beta)
+            with torch.cuda.device(beta.device) if beta.device.type == "cuda" else nullcontext():
+                graphs[key] = GraphedStep(step, capture, sampler, target, state, noise, beta)
             if len(graphs) > MAX_GRAPHS:
                 graphs.popitem(last=False)
+        graphs.move_to_end(key)
         return graphs[key](target, state, noise, beta)
 
     return run

@@ -14,7 +14,7 @@ and no energy is evaluated at all. Steps work in place: the state that a step ta
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -80,11 +80,11 @@ class InPlaceGWG(Sampler):
 
     temperature: float = 2.0
 
-    def draw(self, state: InPlaceState, generator: torch.Generator) -> MoveNoise:
+    def draw(self, state: Any, generator: torch.Generator) -> MoveNoise:
         size = (3, len(state.position))
         return MoveNoise(torch.rand(size, generator=generator, device=state.position.device, dtype=torch.float64))
 
-    def temper(self, target: Target, state: InPlaceState, beta: Tensor) -> InPlaceState:
+    def temper(self, target: Target, state: Any, beta: Tensor) -> Any:
         return self.init(target, state.x, beta)
 
     def start(self, target: Target, x: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,8 +122,9 @@ class SparsePairGWG(InPlaceGWG):
         (num, blocks), (touched, coupling) = state.sums.shape, state.extra
         decision = state.sums.new_empty(2, num)
         native.call(
-            "sparse_step", num, blocks, state.slope.shape[1] // blocks, touched.shape[1], touched, coupling, state.scale,
-            float(self.temperature), noise.uniform, state.position, state.slope, state.weights, state.sums, decision,
+            "sparse_step", num, blocks, state.slope.shape[1] // blocks, touched.shape[1], touched, coupling,
+            state.scale, float(self.temperature), noise.uniform, state.position, state.slope, state.weights,
+            state.sums, decision,
         )  # fmt: skip
         return state, Info(decision[0], decision[1])
 
@@ -178,7 +179,7 @@ class DensePairGWG(InPlaceGWG):
         return InPlaceState(target, x.dtype, position, slope.flatten(1).contiguous(), weights, sums, scale, extra)
 
     def step(self, target: Target, state: InPlaceState, noise: MoveNoise, beta: Tensor) -> tuple[InPlaceState, Info]:
-        space, (num, blocks) = state.target.space, state.sums.shape
+        space, num = state.target.space, len(state.sums)
         assert isinstance(state.target.increments, DensePairs)
         kind = "binary" if isinstance(space, Binary) else "categorical"
         real = "double" if state.dtype == torch.float64 else "float"
@@ -186,14 +187,14 @@ class DensePairGWG(InPlaceGWG):
         decision = state.sums.new_empty(2, num)
         native.call(
             f"dense_{kind}_step_{real}", num, space.num_sites, size, state.target.increments.rows, state.scale,
-            float(self.temperature), noise.uniform, state.position, state.slope, state.weights, state.sums, *state.extra,
-            decision,
+            float(self.temperature), noise.uniform, state.position, state.slope, state.weights, state.sums,
+            *state.extra, decision,
         )  # fmt: skip
         return state, Info(decision[0], decision[1])
 
 
 def specialised(target: Target, x: Tensor, temperature: float) -> InPlaceGWG | None:
-    """The kernel for this target at a fixed beta, or None: not on a CPU, not pairs, or beyond what the kernels carry."""
+    """The kernel for this target at a fixed beta, or None: not on a CPU, not pairs, beyond what the kernels carry."""
     if (
         x.device.type != "cpu"
         or x.dtype not in (torch.float32, torch.float64)
