@@ -10,7 +10,7 @@ Not implemented: adaptation of settings during a run.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ class Info(NamedTuple):
 class Sampler(ABC):
     """A Markov kernel that leaves p_beta invariant. States and noise are named tuples of the kernel's own."""
 
-    in_place: ClassVar[bool] = False
+    in_place = False
     """Whether a step writes over the state that it takes: then it is run as it is, never compiled or captured."""
 
     @abstractmethod

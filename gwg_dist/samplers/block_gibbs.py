@@ -8,7 +8,7 @@ others, so a sweep over all sites costs one update a colour.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ class BlockGibbs(Sampler):
         ValueError: at the start of a run, another energy.
     """
 
-    in_place: ClassVar[bool] = True
+    in_place = True
 
     def init(self, target: Target, x: Tensor, beta: Tensor) -> BlockGibbsState:
         del beta

@@ -14,7 +14,7 @@ and no energy is evaluated at all. Steps work in place: the state that a step ta
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -76,7 +76,7 @@ class InPlaceState:
 class InPlaceGWG(Sampler):
     """What kernels that work in place share; ``temperature`` is τ."""
 
-    in_place: ClassVar[bool] = True
+    in_place = True
 
     temperature: float = 2.0
 
