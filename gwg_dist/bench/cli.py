@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
+from rich.console import Console
 from rich.table import Table
 
 from gwg_dist.bench import measure as clock
@@ -74,7 +75,9 @@ def bench(
             advance(number)
             timings.append(clock.measure(row, rounds=3 if quick else rounds, device=where, peak=peak))
     machine = clock.hardware(where) | {"product peak, GFLOP/s": round(peak / 1e9, 1)}
-    console.print(timing_table(timings, machine), width=max(console.width, TABLE_WIDTH))
+    (console if console.is_terminal else Console(width=TABLE_WIDTH)).print(timing_table(timings, machine))
+    if not clock.has_bfloat16(where):
+        console.print("bfloat16 is emulated on this CPU, tens of times slower: its rows are left out", soft_wrap=True)
     return written({"machine": machine, "rows": [timing._asdict() for timing in timings]}, path)
 
 

@@ -126,19 +126,28 @@ def pin(device: torch.device) -> None:
             os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 itself."""
+    return device.type == "cuda" or bool({"avx512_bf16", "amx_bf16"} & _flags())
+
+
+def _flags() -> set[str]:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return set(next((line for line in lines if line.startswith("flags")), "").split())
+
+
 def hardware(device: torch.device) -> dict[str, Any]:
     """What the figures were measured on."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
-    flags: set[str] = set()
     if info.is_file():
         lines = info.read_text().splitlines()
         name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
-        flags = set(next((line for line in lines if line.startswith("flags")), "").split())
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
-        name += next((f" ({kind})" for kind in ("avx512_bf16", "avx512f", "avx2") if kind in flags), "")
+        name += next((f" ({kind})" for kind in ("avx512_bf16", "avx512f", "avx2") if kind in _flags()), "")
     return {
         "device": name,
         "threads": torch.get_num_threads(),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from gwg_dist.bench.measure import Row, Sides
+from gwg_dist.bench.measure import Row, Sides, has_bfloat16
 from gwg_dist.bench.published import PublishedStep
 from gwg_dist.chains import ChainBuffer
 from gwg_dist.energies import Energy, IsingEnergy, IsingTorusEnergy, MLPEnergy, PottsEnergy, RBMEnergy, ResNetEnergy
@@ -85,7 +85,7 @@ def make_rows(*, quick: bool, chains: int, backend: str, device: torch.device) -
         Row("buffer: 100 of 10,000 chains out and in", lambda: buffer_sides(device)),
         Row("checkpoint of 1,000,000 chains of 28x28", lambda: checkpoint_sides(device)),
     ]
-    return rows
+    return [row for row in rows if "bfloat16" not in row.name or has_bfloat16(device)]
 
 
 def step_sides(
