@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gwg_dist.energies import Energy, IsingEnergy, IsingTorusEnergy, MLPEnergy, PottsEnergy, RBMEnergy
 from gwg_dist.evaluation import ais
+from gwg_dist.module import EBMModule
 from gwg_dist.reference import Reference
 from gwg_dist.samplers import GWG, Info, Sampler, SurrogateGWG, Target, native, plan_chains, run_chain
 from gwg_dist.samplers.binary import BinaryGWG
@@ -357,6 +358,17 @@ def test_a_surrogate_in_full_precision_accepts_every_block() -> None:
     generator = torch.Generator().manual_seed(0)
     chain = run_chain(SurrogateGWG(precision="float32"), target, x, num_steps=4, generator=generator)
     assert chain.accept_prob.min() > 1 - 1e-12
+
+
+def test_a_run_gives_up_a_surrogate_that_is_refused_too_often(caplog) -> None:
+    module = EBMModule(MLPEnergy(Binary(5)), SurrogateGWG(temperature=3.0, block=4), num_steps=5)
+    module._give_up_a_poor_surrogate(torch.tensor(0.9))
+    assert isinstance(module.sampler, SurrogateGWG)
+    with caplog.at_level(logging.WARNING, logger="gwg_dist"):
+        module._give_up_a_poor_surrogate(torch.tensor(0.2))
+    assert module.sampler == GWG(3.0)
+    assert module.num_steps == 20
+    assert "20 % of the bfloat16 blocks are accepted" in caplog.text
 
 
 # -- block Gibbs -------------------------------------------------------------------------------------------------------
