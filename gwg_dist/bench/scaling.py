@@ -45,7 +45,7 @@ def scaling(device: torch.device, *, quick: bool, out: Path) -> list[dict[str, A
             panel.loglog([point["value"] for point in line], [point["ms"] for point in line], marker="o", label=name)
         values = sorted({point["value"] for point in here})
         panel.set_xticks(values, [f"{value:,}" for value in values], fontsize=7)
-        panel.minorticks_off()
+        panel.xaxis.minorticks_off()
         panel.set_xlabel(axis)
         panel.set_ylabel("ms a step")
         panel.grid(alpha=0.3)
