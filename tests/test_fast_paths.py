@@ -215,13 +215,13 @@ def test_a_refresh_changes_nothing_but_rounding(monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("energy", "fixed", "annealed"),
     [
-        (LARGE["torus"], "SparsePairGWG", "BinaryGWG"),
-        (LARGE["ising"], "DensePairGWG", "BinaryGWG"),
+        (LARGE["torus"], "SparsePairGWG", "GWG"),
+        (LARGE["ising"], "DensePairGWG", "GWG"),
         (LARGE["potts"], "DensePairGWG", "GWG"),
         (LARGE["rbm"], "BinaryGWG", "BinaryGWG"),
         (MLPEnergy(Binary(9)), "BinaryGWG", "BinaryGWG"),
         (MLPEnergy(Categorical(9, 3)), "GWG", "GWG"),
-        (IsingTorusEnergy(Binary((4, 4)), sigma=8.0), "BinaryGWG", "BinaryGWG"),
+        (IsingTorusEnergy(Binary((4, 4)), sigma=8.0), "GWG", "GWG"),
     ],
 )
 def test_the_fastest_exact_way_is_picked_without_a_flag(energy: Energy, fixed: str, annealed: str) -> None:

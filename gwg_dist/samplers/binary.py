@@ -132,8 +132,9 @@ def _propose_hidden(state: BinaryState, units: HiddenUnits, noise: MoveNoise, si
 
 
 def specialised(target: Target, x: Tensor, temperature: float) -> BinaryGWG | None:
-    """The kernel for this target, or None: not binary, not on a CPU, or no C compiler."""
+    """The kernel for this target, or None: not binary, not on a CPU, no C compiler, or it moves by increments."""
     suits = isinstance(target.space, Binary) and x.device.type == "cpu"
+    suits = suits and (_units(target) is not None or not isinstance(target, IncrementalTarget))
     suits = suits and x.dtype in (torch.float32, torch.float64) and native.library() is not None
     return BinaryGWG(temperature) if suits else None
 

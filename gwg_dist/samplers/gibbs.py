@@ -1,6 +1,6 @@
 """Gibbs sampling one site a step (Geman and Geman, 1984).
 
-Not implemented: blocks of sites, closed-form conditionals.
+Not implemented: closed-form conditionals. Blocks of sites: see block_gibbs.py.
 """
 
 from __future__ import annotations

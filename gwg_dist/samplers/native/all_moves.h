@@ -100,7 +100,7 @@ void DENSE_CATEGORICAL(int64_t num_chains, int64_t num_sites, int64_t num_catego
 
 /* Any binary target, weights exp(sign * slope - shift) with slope = scale * grad + reference. */
 
-/* Weights, their sums by block and their shift, of one chain; the slope at every site goes by in scratch. */
+/* Weights, their sums by block and their shift, of one chain; returns the sum of all. */
 static double WEIGH(int64_t num_sites, int64_t size, const REAL *sign, const REAL *grad, const REAL *reference,
                     REAL scale, REAL *restrict weights, double *sums, double *shift) {
     REAL highest = -INFINITY;
