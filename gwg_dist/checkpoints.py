@@ -1,14 +1,19 @@
-"""Checkpoints of a run: ``last.ckpt`` is the newest state, ``best.ckpt`` the one of the best validation likelihood.
+"""Checkpoints of a run: ``last.ckpt`` is the newest state, ``previous.ckpt`` the one before it, ``best.ckpt`` the one
+of the best validation likelihood.
 
-Both hold everything a run needs to go on. ``state_dict`` is the averaged model where weights are averaged (that is what
+All hold everything a run needs to go on. ``state_dict`` is the averaged model where weights are averaged (that is what
 evaluation reads); the weights being trained are beside it. Files are written aside, flushed to disk and renamed: a run
-killed at any moment leaves a whole file. Not implemented: sharded checkpoints.
+killed at any moment leaves a whole file, and a full disk the one before. What a machine that lost its power tore
+nevertheless is found by the sums of its parts, and the state before it is taken. Not implemented: sharded checkpoints.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +22,67 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from gwg_dist.callbacks import AISLikelihood, Report
-from gwg_dist.errors import InputError
+from gwg_dist.callbacks import AISLikelihood
+from gwg_dist.distributed import any_rank
+from gwg_dist.errors import InputError, LostError
 
-LAST, BEST = "last.ckpt", "best.ckpt"
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+
+logger = logging.getLogger("gwg_dist")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the file, syncs, renames."""
+    """Writes beside the file, syncs, renames; the ``last.ckpt`` that was there becomes ``previous.ckpt``.
+
+    A file that cannot be written leaves what is there. It is no error here, because ranks that do not write would not
+    hear of it: ``failure`` says what happened until a file has been written.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failure = ""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         del storage_options
         final = Path(path)
-        final.parent.mkdir(parents=True, exist_ok=True)
         beside = final.with_name(f"{final.name}.tmp")
-        with open(beside, "wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, final)
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            with open(beside, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            if final.name == LAST and final.is_file():
+                keep_as(final, final.with_name(PREVIOUS))
+            os.replace(beside, final)
+        except (OSError, RuntimeError) as error:  # torch wraps the error of a file that it writes to
+            self.failure = f"{final} could not be written: {str(error).splitlines()[0]}"
+            with contextlib.suppress(OSError):
+                beside.unlink()
+        else:
+            self.failure = ""
+            sync_folder(final.parent)
+
+
+def keep_as(path: Path, name: Path) -> None:
+    """Give a file a second name, in place of what has that name."""
+    beside = name.with_name(f"{name.name}.tmp")
+    beside.unlink(missing_ok=True)
+    try:
+        os.link(path, beside)
+    except OSError:  # a filesystem without links: for a moment there is only the other name
+        os.replace(path, name)
+    else:
+        os.replace(beside, name)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder last."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -48,6 +95,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"there is no checkpoint {path}")
     try:
+        with zipfile.ZipFile(path) as parts:
+            damaged = parts.testzip()
+        if damaged is not None:
+            raise ValueError(f"the sum of {damaged} is wrong")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever the damaged bytes lead to
         first_line = str(error).splitlines()[0]
@@ -55,6 +106,23 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict):
         raise InputError(f"{path} is no checkpoint: it holds a {type(checkpoint).__name__}")
     return checkpoint
+
+
+def newest_checkpoint(path: Path) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint at ``path``; where that is a damaged ``last.ckpt``, or one that is gone, the ``previous.ckpt``.
+
+    Raises:
+        InputError: neither can be read.
+    """
+    try:
+        return path, read_checkpoint(path)
+    except InputError as error:
+        previous = path.with_name(PREVIOUS)
+        if path.name != LAST or not previous.is_file():
+            raise
+        checkpoint = read_checkpoint(previous)
+        logger.warning("%s; going on with %s", error, previous)
+        return previous, checkpoint
 
 
 class RunCheckpoints(Checkpoint):
@@ -85,16 +153,22 @@ class RunCheckpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        step = trainer.global_step
-        for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
-            if isinstance(callback, AISLikelihood) and callback.latest is not None and callback.latest[0] == step:
-                self._judge(trainer, callback.latest[1])
-        if step % self.every == 0:
+        self._judge(trainer)
+        if trainer.global_step % self.every == 0:
             self._save_last(trainer)
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """The chains are there now: an evaluation that was made up for when training started is judged here."""
+        self._judge(trainer)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Training stops here, for whatever reason but an error; before averaged weights replace the trained ones."""
+        """Training stops here, for whatever reason but an error; before averaged weights replace the trained ones.
+
+        Raises LostError where the last state cannot be kept.
+        """
         self._save_last(trainer)
+        if self._saved_step != trainer.global_step:
+            raise LostError(f"the state of iteration {trainer.global_step} could not be kept")
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_value": self.best_value, "best_step": self.best_step, "yardstick": self.yardstick}
@@ -104,14 +178,32 @@ class RunCheckpoints(Checkpoint):
             self.best_value = state_dict["best_value"]
             self.best_step = state_dict["best_step"]
 
-    def _judge(self, trainer: Trainer, report: Report) -> None:
-        validation = report.likelihoods.get("val")
-        if validation is None or report.estimate.collapsed or validation.mean <= self.best_value:
-            return
-        self.best_value, self.best_step = validation.mean, trainer.global_step
-        trainer.save_checkpoint(self.folder / BEST)
+    def _judge(self, trainer: Trainer) -> None:
+        """Keep the weights if this iteration's likelihood is the best."""
+        step = trainer.global_step
+        reports = [
+            callback.latest[1]
+            for callback in trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+            if isinstance(callback, AISLikelihood) and callback.latest is not None and callback.latest[0] == step
+        ]
+        for report in reports:
+            validation = report.likelihoods.get("val")
+            if validation is None or report.estimate.collapsed or validation.mean <= self.best_value:
+                continue
+            before = self.best_value, self.best_step
+            self.best_value, self.best_step = validation.mean, step
+            if not self._save(trainer, BEST):
+                self.best_value, self.best_step = before
 
     def _save_last(self, trainer: Trainer) -> None:
-        if self._saved_step != trainer.global_step:
+        if self._saved_step != trainer.global_step and self._save(trainer, LAST):
             self._saved_step = trainer.global_step
-            trainer.save_checkpoint(self.folder / LAST)
+
+    def _save(self, trainer: Trainer, name: str) -> bool:
+        """Whether it was written; rank 0 writes and says why not, all ranks know."""
+        trainer.save_checkpoint(self.folder / name)
+        failure = getattr(trainer.strategy.checkpoint_io, "failure", "")
+        failed = any_rank(int(bool(failure)), trainer.strategy.root_device)
+        if failure:
+            logger.error("%s; training goes on, what was there is kept", failure)
+        return not failed

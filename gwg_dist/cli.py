@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch.distributed as dist
 from jsonargparse import ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
@@ -24,7 +25,8 @@ from rich.logging import RichHandler
 
 from gwg_dist.callbacks import AISLikelihood, AveragedWeights, DivergenceGuard, console
 from gwg_dist.data import DiscreteData
-from gwg_dist.errors import DivergedError, InputError
+from gwg_dist.distributed import initialized, launched_rank
+from gwg_dist.errors import DivergedError, InputError, LostError, RankError
 from gwg_dist.module import EBMModule
 
 DEFAULTS: dict[str, Any] = {
@@ -145,6 +147,9 @@ def build_parser(prog: str = "python -m gwg_dist.fit", description: str | None =
     parser.add_argument("--seed", type=int, default=0, help="of every random stream")
     parser.add_argument("--num_threads", type=int, default=1, help="CPU threads; more help large networks only")
     parser.add_argument("--checkpoint_every", type=int, default=500, help="iterations between two last.ckpt")
+    parser.add_argument(
+        "--join_seconds", type=float, default=60, help="how long processes wait for each other to start"
+    )
     parser.add_argument("--pictures_every", type=int, default=1000, help="iterations between two pictures; 0 for none")
     parser.add_subclass_arguments(DiscreteData, "data", required=True)
     parser.add_class_arguments(EBMModule, "model", sub_configs=True, skip={"seed"})
@@ -187,9 +192,12 @@ def save_config(parser: Parser, config: Namespace, path: Path) -> None:
     beside.replace(path)
 
 
-def fail(message: str, code: int = 2) -> NoReturn:
-    """Print one line and exit."""
-    console.print(f"[bold red]error:[/] {_escape(message)}", soft_wrap=True)
+def fail(message: str, code: int = 2, *, on_every_rank: bool = False) -> NoReturn:
+    """Print one line and exit; on rank 0 alone, for the others find the same."""
+    rank = launched_rank()
+    if rank == 0 or on_every_rank:
+        who = "" if rank == 0 else f"rank {rank}: "
+        console.print(f"[bold red]error:[/] {_escape(who + message)}", soft_wrap=True)
     sys.exit(code)
 
 
@@ -205,15 +213,26 @@ def run_command(function: Callable[..., Any], args: list[str] | None, *, prog: s
 
 @contextlib.contextmanager
 def errors_for_people() -> Iterator[None]:
-    """Turns the errors a user can cause into one line: exit 2 for a mistake, 3 for divergence, 130 for Ctrl-C."""
+    """Turns the errors a user can cause into one line.
+
+    Exit 2 for a mistake, 3 for divergence, 130 for Ctrl-C, 1 where something outside this process failed.
+    """
     try:
         yield
     except InputError as error:
-        fail(str(error))
+        # Before processes have met, all see the same settings; afterwards one may lack a file that others have.
+        fail(str(error), on_every_rank=isinstance(error, RankError) or initialized())
     except DivergedError as error:
         fail(str(error), code=3)
     except MisconfigurationException as error:
         fail(plain(str(error)))
+    except LostError as error:
+        fail(str(error), code=1)
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        reason = str(error).splitlines()[0]
+        fail(f"another process is gone ({reason}); go on with --resume", code=1, on_every_rank=True)
     except KeyboardInterrupt:
         fail("interrupted; go on with --resume", code=130)
 

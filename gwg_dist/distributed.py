@@ -1,23 +1,30 @@
-"""The little that distributed training needs beyond Lightning: who am I, my share, everyone's rows.
+"""The little that distributed training needs beyond Lightning: who am I, my share, everyone's rows, how we meet.
 
-Every function is the identity in a single process. Not implemented: shares weighted by the speed of a device.
+In a single process every function of tensors is the identity. Not implemented: shares weighted by a device's speed.
 """
 
 from __future__ import annotations
 
+import os
+import socket
+from datetime import timedelta
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import Store, TCPStore
+
+from gwg_dist.errors import InputError, RankError
 
 
 def rank() -> int:
     """This process's number, 0 in a single process."""
-    return dist.get_rank() if _initialized() else 0
+    return dist.get_rank() if initialized() else 0
 
 
 def world_size() -> int:
     """The number of processes, 1 in a single process."""
-    return dist.get_world_size() if _initialized() else 1
+    return dist.get_world_size() if initialized() else 1
 
 
 def share(total: int, rank: int, world_size: int) -> slice:
@@ -50,5 +57,60 @@ def all_sum(value: Tensor) -> Tensor:
     return total
 
 
-def _initialized() -> bool:
+def any_rank(value: int, device: torch.device | str = "cpu") -> int:
+    """The largest of all ranks' values."""
+    if world_size() == 1:
+        return value
+    largest = torch.tensor(value, device=device)
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return int(largest)
+
+
+def launched_rank() -> int:
+    """This process's rank as its launcher says, before there is a process group."""
+    if initialized():
+        return dist.get_rank()
+    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+    return next((int(os.environ[name]) for name in names if os.environ.get(name)), 0)
+
+
+def join(address: str, port: int, *, rank: int, world_size: int, patience: float) -> Store:
+    """Meet the other processes at the first one's address; the store that a process group is made with.
+
+    Args:
+        address: of the machine of rank 0, which listens there.
+        port: its port.
+        rank: this process's.
+        world_size: number of processes.
+        patience: seconds to wait for the others.
+
+    Raises:
+        InputError: a port in use, processes that did not come.
+        RankError: an unknown host, or nobody there.
+    """
+    where, wait = f"{address}:{port}", timedelta(seconds=patience)
+    try:
+        socket.getaddrinfo(address, port)
+    except OSError as error:
+        raise RankError(f"the host of rank 0, {address}, is not known on this machine") from error
+    try:
+        store = TCPStore(address, port, is_master=rank == 0, timeout=wait, wait_for_workers=False)
+    except RuntimeError as error:
+        if "EADDRINUSE" in str(error):
+            raise InputError(f"rank 0 cannot listen at {where}: the port is in use; set MASTER_PORT") from error
+        raise RankError(f"rank {rank} found no rank 0 at {where} within {patience:g} s") from error
+    store.set(f"joined/{rank}", "")
+    try:
+        store.wait([f"joined/{other}" for other in range(world_size)], wait)
+    except RuntimeError as error:
+        missing = [other for other in range(world_size) if not store.check([f"joined/{other}"])]
+        raise InputError(
+            f"{len(missing)} of {world_size} processes did not come to {where} within {patience:g} s: "
+            f"rank {', '.join(map(str, missing[:8]))}{', ...' if len(missing) > 8 else ''}"
+        ) from error
+    return store
+
+
+def initialized() -> bool:
+    """Whether there is a process group."""
     return dist.is_available() and dist.is_initialized()

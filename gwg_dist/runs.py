@@ -2,6 +2,7 @@
 
 config.yaml        every setting, resolved
 last.ckpt          the newest state; ``fit --resume`` goes on from it
+previous.ckpt      the one before, for when the newest is damaged
 best.ckpt          the state of the best validation likelihood
 metrics/           CSV, a file for every start of the run
 tensorboard/       the same for TensorBoard
@@ -13,21 +14,26 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from jsonargparse import Namespace
 from rich.table import Table
 
 from gwg_dist.callbacks import Report
-from gwg_dist.checkpoints import BEST, LAST, read_checkpoint
+from gwg_dist.checkpoints import BEST, LAST, PREVIOUS, read_checkpoint
 from gwg_dist.cli import build_parser, instantiate
 from gwg_dist.data import DiscreteData
+from gwg_dist.distributed import launched_rank
 from gwg_dist.errors import InputError
 from gwg_dist.evaluation.ais import OPTIMISTIC
 from gwg_dist.module import EBMModule, check_checkpoint
+from gwg_dist.strategy import restarted, started_by_us
 
 CONFIG, RESULTS = "config.yaml", "results.json"
+RUN_DIR_VARIABLE = "GWG_DIST_RUN_DIR"
 
 
 class LoadedRun(NamedTuple):
@@ -93,6 +99,72 @@ def load_weights(module: EBMModule, checkpoint: dict[str, Any]) -> None:
     """Take the weights that evaluation reads. Raises InputError where they are of another model."""
     check_checkpoint(checkpoint, module)
     module.load_state_dict(checkpoint["state_dict"])
+
+
+# -- where a run lives, and whether it may ----------------------------------------------------------------------------
+
+
+def expand_resume(args: list[str]) -> list[str]:
+    """``--resume RUN`` stands for the run's config, its folder and its last checkpoint; later settings still win."""
+    expanded: list[str] = []
+    rest = iter(args)
+    for arg in rest:
+        name, equals, value = arg.partition("=")
+        if name != "--resume":
+            expanded.append(arg)
+            continue
+        run = Path(value if equals else next(rest, ""))
+        checkpoint = str(run / LAST) if has_state(run) else "last"
+        expanded = ["--config", str(run / CONFIG), "--run_dir", str(run), "--ckpt_path", checkpoint, *expanded]
+    return expanded
+
+
+def run_folder(config: Namespace) -> tuple[Path, bool]:
+    """The folder, and whether the run starts afresh.
+
+    Ranks that a launcher started find the same default: the launching process hands it down, SLURM and torchrun have a
+    name for the job. A job that its launcher has started before goes on with what it left. Raises InputError where
+    another run would be overwritten.
+    """
+    if RUN_DIR_VARIABLE in os.environ and started_by_us():
+        return Path(os.environ[RUN_DIR_VARIABLE]), config.ckpt_path is None
+    name = config.data.class_path.rsplit(".", 1)[-1].lower()
+    folder = Path(config.run_dir) if config.run_dir is not None else Path("runs") / f"{name}-{job_name()}"
+    if restarted() and has_state(folder):
+        config.ckpt_path = "last"
+    holds_a_run = has_state(folder) or (folder / BEST).exists() or (folder / CONFIG).exists()
+    own = config.ckpt_path == "last" or (
+        config.ckpt_path and Path(config.ckpt_path).resolve().parent == folder.resolve()
+    )
+    if holds_a_run and not own and not restarted() and launched_rank() == 0:
+        raise InputError(f"{folder} already holds a run: go on with --resume {folder}, or choose another --run_dir")
+    os.environ[RUN_DIR_VARIABLE] = str(folder)
+    return folder, config.ckpt_path is None
+
+
+def job_name() -> str:
+    """What all processes of a job call it. Raises InputError where they have no name in common."""
+    job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID")
+    if job not in (None, "none"):
+        return job
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("run_dir: give one, or a --rdzv-id to torchrun, so that all ranks use the same folder")
+    return time.strftime("%Y%m%d-%H%M%S")
+
+
+def has_state(folder: Path) -> bool:
+    """Whether there is something to go on from."""
+    return (folder / LAST).is_file() or (folder / PREVIOUS).is_file()
+
+
+def checkpoint_path(config: Namespace, folder: Path) -> Path | None:
+    """The file that --ckpt_path means; "last" is None where the run has none yet."""
+    if config.ckpt_path != "last":
+        return Path(config.ckpt_path)
+    return folder / LAST if has_state(folder) else None
+
+
+# -- what a run found -------------------------------------------------------------------------------------------------
 
 
 def report_table(report: Report, *, title: str) -> Table:

@@ -2,17 +2,33 @@
 # Train on every GPU of this machine, or of several, under torchrun.
 #
 #   launch/torchrun.sh --config configs/experiment/mnist_dynamic.yaml
-#   NODES=2 NODE_RANK=0 MASTER_ADDR=first-host launch/torchrun.sh ...     on the first of two machines
-#   NODES=2 NODE_RANK=1 MASTER_ADDR=first-host launch/torchrun.sh ...     on the second
+#   NODES=2 NODE_RANK=0 MASTER_ADDR=first-host launch/torchrun.sh --run_dir=DIR ...     on the first of two machines
+#   NODES=2 NODE_RANK=1 MASTER_ADDR=first-host launch/torchrun.sh --run_dir=DIR ...     on the second
+#   NODES=2:4 MASTER_ADDR=first-host launch/torchrun.sh --run_dir=DIR ...               on two to four, the same on each
 #
-# On several machines give all of them the same --run_dir, on a disk they share, or the same RUN_ID.
-# PROCESSES is the number of processes on this machine (its GPUs by default). Batch size and number of chains are those
-# of all processes together, so the same command line means the same run on any number of them.
+# On several machines DIR is on a disk they share. Without NODE_RANK the rendezvous is elastic: machines may come and go
+# within the bounds of NODES, and everyone goes on from the last checkpoint.
+# PROCESSES  on this machine (its GPUs, or one)
+# RESTARTS   how often processes are started again after one has died (3); they go on from the last checkpoint
+# RUN_ID     name of the job, the same on all machines
+# JOIN_S     seconds to wait for the other machines (300)
+# Batch size and number of chains are those of all processes together, so the same command line means the same run on
+# any number of them.
 set -euo pipefail
 processes=${PROCESSES:-$(python -c 'import torch; print(max(torch.cuda.device_count(), 1))')}
 nodes=${NODES:-1}
+address=${MASTER_ADDR:-127.0.0.1}
+port=${MASTER_PORT:-29511}
+getent hosts "$address" >/dev/null || { echo "error: MASTER_ADDR: the host $address is not known here" >&2; exit 2; }
+if [[ $nodes == 1 ]]; then
+  where=(--standalone)
+elif [[ -n ${NODE_RANK:-} ]]; then
+  where=(--node-rank="$NODE_RANK" --master-addr="$address" --master-port="$port" --rdzv-conf="timeout=${JOIN_S:-300}")
+else
+  where=(--rdzv-backend=c10d --rdzv-endpoint="$address:$port" --rdzv-conf="join_timeout=${JOIN_S:-300}")
+fi
+[[ $nodes == 1 ]] || where+=(--rdzv-id="${RUN_ID:-gwg_dist}")
 # torch 2.13's agent shares its store with the workers by default; a restarted worker then reads stale keys.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
-exec torchrun --nnodes="$nodes" --nproc-per-node="$processes" --node-rank="${NODE_RANK:-0}" \
-  --rdzv-id="${RUN_ID:-$(date +%Y%m%d-%H%M%S)}" --master-addr="${MASTER_ADDR:-127.0.0.1}" --master-port="${MASTER_PORT:-29511}" \
-  -m gwg_dist.fit --trainer.strategy=ddp --trainer.num_nodes="$nodes" --trainer.devices="$processes" "$@"
+exec torchrun --nnodes="$nodes" --nproc-per-node="$processes" --max-restarts="${RESTARTS:-3}" "${where[@]}" \
+  -m gwg_dist.fit "$@"

@@ -1,11 +1,18 @@
-"""A user's own classes, picked by import path: an energy, a sampler that stays, a loss of the data alone."""
+"""A user's own classes, picked by import path: an energy, a sampler that stays, a loss of the data alone, callbacks."""
 
+import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from gwg_dist.callbacks import likelihood
+from gwg_dist.checkpoints import AtomicCheckpointIO
 from gwg_dist.energies import Energy
 from gwg_dist.objectives import Objective, ObjectiveResult
 from gwg_dist.samplers import Info, Sampler, Target
@@ -71,3 +78,40 @@ class Peaked(Energy):
 
     def forward(self, x: Tensor) -> Tensor:
         return -self.strength * (2 * x - 1).sum(1).square() / x.shape[1] ** 0.5
+
+
+class Watched(Callback):
+    """Says who and where this process is: pid.RANK and phase.RANK in the run's folder.
+
+    Args:
+        seconds: that an iteration takes longer on rank 1 than on rank 0, on rank 2 than on rank 1, ...
+    """
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        folder, rank = Path(trainer.default_root_dir), trainer.global_rank
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"pid.{rank}").write_text(str(os.getpid()))
+        self.phase = os.open(folder / f"phase.{rank}", os.O_RDWR | os.O_CREAT)
+        likelihood.evaluate_module = self.within("likelihood", likelihood.evaluate_module)
+        AtomicCheckpointIO.save_checkpoint = self.within("checkpoint", AtomicCheckpointIO.save_checkpoint)
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.write("training")
+        time.sleep(self.seconds * trainer.global_rank)
+
+    def within(self, phase: str, function: Callable) -> Callable:
+        """``function``, with the phase set while it runs."""
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            self.write(phase)
+            result = function(*args, **kwargs)
+            self.write("training")
+            return result
+
+        return wrapped
+
+    def write(self, phase: str) -> None:
+        os.pwrite(self.phase, f"{phase:<12}".encode(), 0)

@@ -12,13 +12,14 @@ FLOORS = [
     {"spaces", "target", "seeding", "distributed", "errors"},
     {"energies", "samplers", "reference"},
     {"chains", "objectives", "evaluation", "data", "pictures"},
-    {"module", "callbacks", "checkpoints"},
-    {"cli", "runs", "fit", "evaluate", "sample", "bench"},
+    {"module", "callbacks", "checkpoints", "strategy"},
+    {"cli", "runs", "trainer", "fit", "evaluate", "sample", "bench"},
 ]
 # Inside the upper floors some build on others of the same floor; the lower ones never do.
 SIDEWAYS = {
-    ("target", "spaces"), ("callbacks", "module"), ("checkpoints", "callbacks"), ("runs", "cli"), ("fit", "cli"),
-    ("fit", "runs"),
+    ("distributed", "errors"), ("target", "spaces"),
+    ("callbacks", "module"), ("checkpoints", "callbacks"), ("runs", "cli"), ("fit", "cli"),
+    ("fit", "runs"), ("fit", "trainer"),
     ("evaluate", "cli"), ("evaluate", "runs"), ("sample", "cli"), ("sample", "runs"), ("bench", "cli"),
     ("bench", "runs"),
 }  # fmt: skip

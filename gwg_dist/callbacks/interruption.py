@@ -3,55 +3,75 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import threading
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
-import torch
-import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from gwg_dist.distributed import world_size
+from gwg_dist.distributed import any_rank
+from gwg_dist.errors import Stopped
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Interruption(Callback):
     """SIGINT, SIGTERM and SIGUSR1 end training after the iteration they arrive in; the checkpoint is written as usual.
 
-    The handler sets a flag and nothing else: a handler that saves can meet ranks at different points and hang. A second
-    Ctrl-C interrupts at once.
-    """
+    While the trainer trains, the handler sets a flag and nothing else: a handler that saves can meet ranks at different
+    points and hang. All ranks look at their flags together, at the end of an iteration and every few temperatures of
+    an estimate. Before and after training there is nothing to save: the handler raises Stopped there, and so does a
+    second Ctrl-C anywhere.
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    A context: handlers are in place within it, in the main thread.
+    """
 
     def __init__(self) -> None:
         self.received = 0
+        self._training = False
+        self._children: list[subprocess.Popen] = []
         self._previous: dict[int, Any] = {}
 
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def agreed(self) -> bool:
+        """Whether any rank was told to stop. Called on all ranks at the same point."""
+        self.received = any_rank(self.received, self._device)
+        return self.received != 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._children = getattr(trainer.strategy.launcher, "procs", [])
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._previous = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        self._device = pl_module.device
+        self._training = True
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if world_size() > 1:
-            flag = torch.tensor(self.received, device=pl_module.device)
-            dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-            self.received = int(flag)
-        if self.received:
+        if self.agreed():
             trainer.should_stop = True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._restore()
+        self._training = False
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._restore()
+        self._training = False
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.received == signal.SIGINT:
-            raise KeyboardInterrupt
+        again = number == signal.SIGINT and self.received == number
         self.received = number
-
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}
+        if again or not self._training:
+            for process in self._children:  # Lightning's; they would wait for this one in vain
+                process.send_signal(signal.SIGTERM)
+            raise Stopped(number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,13 +11,16 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from rich.progress import Progress
 
+from gwg_dist.callbacks.interruption import Interruption
 from gwg_dist.callbacks.progress import console, progress_of, track
 from gwg_dist.data import DiscreteData, Splits
 from gwg_dist.distributed import rank
-from gwg_dist.errors import InputError
+from gwg_dist.errors import Stopped
 from gwg_dist.evaluation import AISResult, Likelihood, ais, beta_schedule, log_likelihood
 from gwg_dist.module import EBMModule
 from gwg_dist.seeding import make_generator
+
+CHECK_EVERY = 10  # temperatures between two looks at whether to stop
 
 
 @dataclass(frozen=True)
@@ -63,18 +66,33 @@ class Report:
 
 
 def evaluate_module(
-    module: EBMModule, splits: Splits, settings: AISSettings, *, iteration: int, progress: Progress | None = None
+    module: EBMModule,
+    splits: Splits,
+    settings: AISSettings,
+    *,
+    iteration: int,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Report:
-    """AIS on the module's present weights and the likelihood of validation and test; called on every rank."""
+    """AIS on the module's present weights and the likelihood of validation and test; called on every rank.
+
+    Raises Stopped where ``stop``, asked every few temperatures on all ranks at once, says so.
+    """
     stream = (iteration, settings.num_temperatures, rank())
     generator = make_generator(module.seed, "ais", *stream, device=module.device)
     was_training = module.training
     module.eval()
     with track(progress, "AIS", settings.num_temperatures) as advance:
+
+        def before_temperature(t: int) -> None:
+            advance(t)
+            if stop is not None and t % CHECK_EVERY == 0 and stop():
+                raise Stopped(0)
+
         estimate = ais(
             module.target, module.sampler, generator=generator, num_chains=settings.num_chains,
             num_temperatures=settings.num_temperatures, schedule=settings.schedule, backend=module.backend,
-            progress=advance,
+            progress=before_temperature,
         )  # fmt: skip
     likelihoods, reference = {}, {}
     for name, codes in (("val", splits.validation), ("test", splits.test)):
@@ -92,7 +110,7 @@ class AISLikelihood(Callback):
     """Logs val/log_likelihood, test/log_likelihood (nats) and the state of the AIS weights; warns when they collapse.
 
     Put it after a WeightAveraging callback, so that it sees that iteration's average. ``latest`` is the newest report
-    and its iteration.
+    and its iteration. An evaluation that a signal cuts short is ``due``: the resumed run makes up for it first.
 
     Args:
         every: iterations between two evaluations; the last iteration is evaluated as well. 0 turns it off.
@@ -120,31 +138,48 @@ class AISLikelihood(Callback):
         self.settings = AISSettings(num_chains, num_temperatures, schedule)
         self.final_settings = replace(self.settings, num_temperatures=final_temperatures)
         self.latest: tuple[int, Report] | None = None
+        self.due = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Raises InputError where there are fewer chains than ranks."""
-        if self.settings.num_chains < trainer.world_size:
-            raise InputError(
-                f"evaluation.num_chains must be at least the {trainer.world_size} ranks, got {self.settings.num_chains}"
-            )
+        if self.due:
+            self._evaluate(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        if not self.every or (step % self.every and step != trainer.max_steps):
-            return
-        assert isinstance(pl_module, EBMModule)
-        data: DiscreteData = pl_module.data
-        with averaged_weights(trainer, pl_module):
-            report = evaluate_module(
-                pl_module, data.splits, self.settings, iteration=step, progress=progress_of(trainer)
-            )
+        if self.every and (step % self.every == 0 or step == trainer.max_steps):
+            self._evaluate(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"due": self.due}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.due = state_dict["due"]
+
+    def _evaluate(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, EBMModule)
+        step = trainer.global_step
+        data: DiscreteData = module.data
+        stops = [c.agreed for c in trainer.callbacks if isinstance(c, Interruption)]  # pyright: ignore[reportAttributeAccessIssue]
+        self.due = True
+        with averaged_weights(trainer, module):
+            try:
+                report = evaluate_module(
+                    module, data.splits, self.settings, iteration=step, progress=progress_of(trainer),
+                    stop=stops[0] if stops else None,
+                )  # fmt: skip
+            except Stopped as stopped:
+                if stopped.number:  # a second Ctrl-C
+                    raise
+                trainer.should_stop = True
+                return
+        self.due = False
         self.latest = (step, report)
         metrics = report.metrics()
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step)
-        pl_module.log_dict(metrics, logger=False)
+        module.log_dict(metrics, logger=False)
         if trainer.is_global_zero:
             console.print(describe(report, step), soft_wrap=True)
 

@@ -1,0 +1,90 @@
+"""How the processes of a run find each other, under whatever started them.
+
+Lightning knows torchrun, SLURM and its own way of starting processes; what is added is that a process that waits for
+others in vain says so. Not implemented: strategies that shard the weights.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch.distributed as dist
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+
+from gwg_dist.distributed import initialized, join
+from gwg_dist.errors import InputError
+
+
+class ChainDDP(DDPStrategy):
+    """DDP for models whose buffers differ between ranks, joined with patience.
+
+    Args:
+        patience: seconds in which all processes must have come.
+    """
+
+    def __init__(self, *, patience: float) -> None:
+        super().__init__(broadcast_buffers=False)
+        self.patience = patience
+
+    def setup_distributed(self) -> None:
+        """Raises InputError where processes do not meet in time."""
+        environment = self.cluster_environment
+        if not initialized() and environment is not None and not isinstance(environment, TorchElasticEnvironment):
+            self.set_world_ranks()
+            store = join(
+                environment.main_address, environment.main_port, rank=self.global_rank, world_size=self.world_size,
+                patience=self.patience,
+            )  # fmt: skip
+            dist.init_process_group(
+                self._get_process_group_backend(), store=store, rank=self.global_rank, world_size=self.world_size,
+                timeout=self._timeout, device_id=self.root_device if self.root_device.type == "cuda" else None,
+            )  # fmt: skip
+        super().setup_distributed()
+
+
+def launched_world() -> tuple[int, int] | None:
+    """Processes on each machine, and machines, where torchrun or srun started this process.
+
+    Raises InputError where srun was not told how many tasks each machine gets.
+    """
+    if TorchElasticEnvironment.detect():
+        per_node = int(os.environ["LOCAL_WORLD_SIZE"])
+        return per_node, int(os.environ["WORLD_SIZE"]) // per_node
+    if under_srun():
+        per_node, nodes = os.environ.get("SLURM_NTASKS_PER_NODE"), int(os.environ.get("SLURM_NNODES", "1"))
+        tasks = int(os.environ["SLURM_NTASKS"])
+        if per_node is None and tasks > 1:
+            raise InputError(f"srun: give --ntasks-per-node, one a GPU, in place of --ntasks={tasks}")
+        if int(per_node or 1) * nodes != tasks:
+            raise InputError(f"srun: {tasks} tasks are not {per_node} (--ntasks-per-node) on each of {nodes} machines")
+        return int(per_node or 1), nodes
+    return None
+
+
+def under_srun() -> bool:
+    """Whether srun started this process (a job called bash or interactive counts as a shell)."""
+    interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
+    return "SLURM_PROCID" in os.environ and "SLURM_STEP_ID" in os.environ and not interactive
+
+
+def environment() -> ClusterEnvironment | None:
+    """What Lightning would get wrong: SLURM without its requeueing, and none in a script that srun did not start."""
+    if TorchElasticEnvironment.detect():
+        return None
+    if under_srun():
+        return SLURMEnvironment(auto_requeue=False)
+    return LightningEnvironment() if "SLURM_NTASKS" in os.environ else None
+
+
+def started_by_us() -> bool:
+    """Whether rank 0 of this run started this process, as Lightning does where nothing else starts processes."""
+    return "LOCAL_RANK" in os.environ and not TorchElasticEnvironment.detect() and not under_srun()
+
+
+def restarted() -> bool:
+    """Whether torchrun or SLURM has started this job before."""
+    return any(int(os.environ.get(name) or 0) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))

@@ -1,0 +1,178 @@
+"""Told to stop: at any moment, on any rank, under any launcher, a run ends within seconds and goes on where it was."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.runs import assert_same_state, checkpoint, command, run, start
+
+CALM = ["--pictures_every=0", "--trainer.callbacks=tests.plugins.Watched"]
+DDP = ["--trainer.strategy=ddp", "--trainer.devices=2"]
+SECONDS = 20  # "within seconds", on a machine that others use; a deadlock lasts for ever
+
+
+def wait_for(
+    condition: Callable[[], object], process: subprocess.Popen | None, log: Path, seconds: float = 100
+) -> None:
+    """Until the condition holds; fails where the process has ended before."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process is None or process.poll() is None, log.read_text()[-3000:]
+        assert time.monotonic() < deadline, log.read_text()[-3000:]
+        time.sleep(0.02)
+
+
+def phase(folder: Path, rank: int = 0) -> str:
+    path = folder / f"phase.{rank}"
+    return path.read_text().strip() if path.exists() else ""
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def processes(folder: Path) -> list[int]:
+    return [int(path.read_text()) for path in sorted(folder.glob("pid.*"))]
+
+
+def test_a_signal_in_an_evaluation_does_not_wait_for_it(tmp_path: Path) -> None:
+    """An evaluation of minutes is left out and made up for; the run ends with the same best.ckpt as a calm one."""
+    settings = ["--trainer.max_steps=40", "--evaluation.every=20", *CALM]
+    slow, quick = "--evaluation.num_temperatures=1000000", "--evaluation.num_temperatures=300"
+    folder, log = tmp_path / "run", tmp_path / "log"
+    process = start("gwg_dist.fit", command(folder, slow, *settings), log)
+    wait_for(lambda: phase(folder) == "likelihood", process, log)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(SECONDS) == 75, log.read_text()
+    assert checkpoint(folder / "last.ckpt")["global_step"] == 20
+    assert not (folder / "best.ckpt").exists()
+    assert run("gwg_dist.fit", command(folder, quick, "--ckpt_path=last", *settings), log) == 0
+    assert run("gwg_dist.fit", command(tmp_path / "calm", quick, *settings), log) == 0
+    assert_same_state(folder / "last.ckpt", tmp_path / "calm/last.ckpt")
+    assert_same_state(folder / "best.ckpt", tmp_path / "calm/best.ckpt")
+    assert "iteration 20: log-likelihood" in log.read_text().split("going on from iteration 20")[1]
+
+
+def test_a_signal_before_and_after_training_ends_at_once(tmp_path: Path) -> None:
+    """There is nothing to save then: what was there stays, and --resume goes on."""
+    folder, log = tmp_path / "run", tmp_path / "log"
+    final = command(folder, "--trainer.max_steps=10", "--evaluation.every=0", *CALM)
+    process = start("gwg_dist.fit", [*final, "--evaluation.final_temperatures=1000000"], log)
+    wait_for(lambda: phase(folder) == "checkpoint" or (folder / "last.ckpt").exists(), process, log)
+    time.sleep(1.5)
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(SECONDS) == 75, log.read_text()
+    assert "Traceback" not in log.read_text()
+    process = start("gwg_dist.fit", [*final, "--ckpt_path=last"], log)
+    time.sleep(4)  # imports are over or nearly so
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(SECONDS) in (75, -signal.SIGTERM, 0), "before Python handles signals, the system ends it"
+    assert run("gwg_dist.fit", [*final, "--ckpt_path=last"], log) == 0
+    assert checkpoint(folder / "last.ckpt")["global_step"] == 10
+    assert (folder / "results.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("slower", [0.0, 0.2])
+@pytest.mark.parametrize("told", [0, 1])
+def test_one_rank_is_told_and_all_stop_at_the_same_step(told: int, slower: float, tmp_path: Path) -> None:
+    settings = ["--trainer.max_steps=100000", "--evaluation.every=0", "--checkpoint_every=100000", *CALM, *DDP]
+    settings += [f"--trainer.callbacks.seconds={slower}"]
+    folder, log = tmp_path / "run", tmp_path / "log"
+    process = start("gwg_dist.fit", command(folder, *settings), log)
+    wait_for(lambda: phase(folder, 0) == phase(folder, 1) == "training", process, log)
+    time.sleep(1)
+    pids = processes(folder)
+    os.kill(pids[told], signal.SIGTERM)
+    assert process.wait(SECONDS) == 75, log.read_text()
+    wait_for(lambda: not any(map(alive, pids)), None, log, SECONDS)
+    step = checkpoint(folder / "last.ckpt")["global_step"]
+    printed = log.read_text()
+    assert printed.count(f"stopped at iteration {step}\n") == 1
+    assert "Traceback" not in printed
+    assert (
+        run("gwg_dist.fit", command(folder, "--ckpt_path=last", *settings, f"--trainer.max_steps={step + 3}"), log) == 0
+    )
+    assert f"going on from iteration {step}\n" in log.read_text()
+
+
+@pytest.mark.slow
+def test_one_rank_is_told_within_an_evaluation(tmp_path: Path) -> None:
+    """Both are in the middle of annealing, one hears of it: neither waits for ever."""
+    settings = ["--trainer.max_steps=20", "--evaluation.every=10", "--evaluation.num_temperatures=1000000", *CALM, *DDP]
+    folder, log = tmp_path / "run", tmp_path / "log"
+    process = start("gwg_dist.fit", command(folder, *settings), log)
+    wait_for(lambda: phase(folder, 0) == phase(folder, 1) == "likelihood", process, log)
+    os.kill(processes(folder)[1], signal.SIGUSR1)
+    assert process.wait(SECONDS) == 75, log.read_text()
+    assert checkpoint(folder / "last.ckpt")["global_step"] == 10
+
+
+def torchrun(folder: Path, log: Path, *args: str, restarts: int = 0) -> subprocess.Popen:
+    """The launch script, with two processes."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("GWG_DIST_RUN_DIR", "LOCAL_RANK")}
+    environment |= {"PYTHONPATH": str(ROOT), "PROCESSES": "2", "RESTARTS": str(restarts), "OMP_NUM_THREADS": "1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    with open(log, "ab") as file:
+        return subprocess.Popen(
+            [ROOT / "launch/torchrun.sh", *command(folder, *args)], stdout=file, stderr=file, env=environment, cwd=ROOT,
+            start_new_session=True,
+        )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_launcher_is_told(tmp_path: Path) -> None:
+    """SIGTERM to torchrun's agent, which hands it to ranks of different speed."""
+    settings = ["--trainer.max_steps=100000", "--evaluation.every=0", *CALM, "--trainer.callbacks.seconds=0.2"]
+    folder, log = tmp_path / "run", tmp_path / "log"
+    process = torchrun(folder, log, *settings)
+    wait_for(lambda: phase(folder, 0) == phase(folder, 1) == "training", process, log)
+    time.sleep(1)
+    pids = processes(folder)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(SECONDS) != 0
+    assert not any(map(alive, pids))
+    step = checkpoint(folder / "last.ckpt")["global_step"]
+    assert f"stopped at iteration {step}\n" in log.read_text()
+    assert torchrun(folder, log, "--ckpt_path=last", *settings, f"--trainer.max_steps={step + 3}").wait(100) == 0
+    assert f"going on from iteration {step}\n" in log.read_text()
+
+
+@pytest.mark.slow
+def test_torchrun_brings_a_killed_rank_back(tmp_path: Path) -> None:
+    """The same command, no --resume: it ends as the undisturbed run that this program started by itself."""
+    settings = ["--trainer.max_steps=200", "--evaluation.every=100", "--checkpoint_every=20", *CALM]
+    folder, log = tmp_path / "run", tmp_path / "log"
+    process = torchrun(folder, log, *settings, "--trainer.callbacks.seconds=0.01", restarts=3)
+    wait_for(lambda: (folder / "last.ckpt").exists(), process, log)
+    time.sleep(0.3)
+    os.kill(processes(folder)[1], signal.SIGKILL)
+    assert process.wait(150) == 0, log.read_text()[-3000:]
+    assert "going on from iteration" in log.read_text()
+    assert run("gwg_dist.fit", command(tmp_path / "calm", *settings, *DDP), log) == 0
+    assert_same_state(folder / "last.ckpt", tmp_path / "calm/last.ckpt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_rank_that_dies_takes_the_others_along(killed: int, tmp_path: Path) -> None:
+    folder, log = tmp_path / "run", tmp_path / "log"
+    settings = ["--trainer.max_steps=100000", "--evaluation.every=0", *CALM, *DDP]
+    process = start("gwg_dist.fit", command(folder, *settings), log)
+    wait_for(lambda: phase(folder, 0) == phase(folder, 1) == "training", process, log)
+    pids = processes(folder)
+    os.kill(pids[killed], signal.SIGKILL)
+    assert process.wait(SECONDS) != 0
+    wait_for(lambda: not any(map(alive, pids)), None, log, SECONDS)
+    assert "Traceback" not in log.read_text()
