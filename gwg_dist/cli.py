@@ -21,7 +21,6 @@ import torch.distributed as dist
 from jsonargparse import ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from rich.logging import RichHandler
 
 from gwg_dist.callbacks import AISLikelihood, AveragedWeights, DivergenceGuard, console
 from gwg_dist.data import DiscreteData
@@ -244,7 +243,7 @@ def quiet() -> None:
     ours = logging.getLogger("gwg_dist")
     ours.setLevel(logging.INFO)
     if not ours.handlers:
-        ours.addHandler(RichHandler(console=console, show_time=False, show_level=False, show_path=False))
+        ours.addHandler(_ConsoleHandler())
     for message in (
         ".*does not have many workers.*", ".*LeafSpec.*", ".*srun.*available.*",
         ".*litlogger.*", ".*Checkpoint directory.*exists.*", ".*Experiment logs directory.*exists.*",
@@ -252,6 +251,14 @@ def quiet() -> None:
         ".*`broadcast_buffers` is deprecated.*", ".*find unused parameters.*", ".*in the `DataLoader` init.*",
     ):  # fmt: skip
         warnings.filterwarnings("ignore", message=message)
+
+
+class _ConsoleHandler(logging.Handler):
+    """Messages as lines that no terminal width breaks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        style = "bold red" if record.levelno >= logging.ERROR else None
+        console.print(record.getMessage(), style=style, markup=False, soft_wrap=True)
 
 
 def _space_of(data: DiscreteData) -> Any:

@@ -1,0 +1,222 @@
+"""Submit a run to SLURM: write the job script beside its settings and the version of the code, and hand it to sbatch.
+
+python -m gwg_dist.launch --nodes 2 --gpus 8 --time 08:00:00 -- --config configs/experiment/mnist_dynamic.yaml
+python -m gwg_dist.launch --gpus 1 --seeds 0-9 -- --run_dir runs/ten
+python -m gwg_dist.launch --submit false -- --resume RUN                write RUN/job.sbatch and leave it at that
+What follows -- are settings of gwg_dist.fit. A job that is preempted, requeued or reaches its time limit goes on from
+its last checkpoint until it is done.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import gwg_dist
+from gwg_dist.callbacks import console
+from gwg_dist.cli import Parser, build_parser, errors_for_people, instantiate, quiet, save_config
+from gwg_dist.errors import InputError
+from gwg_dist.runs import RUN_DIR_VARIABLE, expand_resume, make_folder, run_folder
+
+SCRIPT, SETTINGS = "job.sbatch", "launched.yaml"
+
+TEMPLATE = r"""#!/usr/bin/env bash
+{header}
+{setup}
+set -uo pipefail
+# One task a process. Rank 0 is on the first machine; the port is the job's own.
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+MASTER_ADDR=$(scontrol show node "$first" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')
+MASTER_PORT=$((15000 + SLURM_JOB_ID % 10000))
+export MASTER_ADDR MASTER_PORT
+echo "$(date -Is) job $SLURM_JOB_ID, start ${{SLURM_RESTART_COUNT:-0}}, on $SLURM_JOB_NODELIST"
+
+run={run}
+saved() {{ stat -c %Y "$run/last.ckpt" 2>/dev/null || echo 0; }}
+before=$(saved)
+
+# A process that has saved and left must not take along those that are about to: no --kill-on-bad-exit.
+trap : TERM
+srun --kill-on-bad-exit=0 --wait=60 {command} --run_dir="$run" --ckpt_path={checkpoint}
+code=$?
+
+case $code in
+  0 | 2 | 3) again=no ;;       # done, a mistake, diverged
+  75 | 138 | 143) again=yes ;; # a signal came before it was done, or before it could listen
+  *)                           # a process or a machine died: worth another start if this one got anywhere
+    again=no
+    [[ $(saved) == "$before" ]] || again=yes ;;
+esac
+# A job that was cancelled is no longer RUNNING, and stays away.
+job=$SLURM_JOB_ID
+[[ -z ${{SLURM_ARRAY_JOB_ID:-}} ]] || job=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID
+if [[ $again == yes ]] && scontrol show job "$SLURM_JOB_ID" | grep -q JobState=RUNNING; then
+  echo "$(date -Is) exit code $code, queued again" && scontrol requeue "$job"
+fi
+exit $code
+"""
+
+
+def launch(
+    fit: list[str],
+    *,
+    nodes: int = 1,
+    gpus: int = 1,
+    processes: int = 1,
+    cpus: int = 4,
+    time: str = "04:00:00",
+    memory: str | None = None,
+    partition: str | None = None,
+    account: str | None = None,
+    qos: str | None = None,
+    constraint: str | None = None,
+    seeds: str | None = None,
+    name: str = "gwg_dist",
+    warning: int = 90,
+    setup: str = "",
+    container: str = "",
+    srun: str = "",
+    python: str | None = None,
+    submit: bool = True,
+) -> Path:
+    """Write the job script and submit it; returns the script's path.
+
+    Args:
+        fit: settings of gwg_dist.fit.
+        nodes: machines.
+        gpus: on each machine, a process for each; 0 for processes without one.
+        processes: on each machine, where gpus is 0.
+        cpus: of each process.
+        time: limit of a start of the job, D-HH:MM:SS or HH:MM:SS; it is requeued until the run is done.
+        memory: of each machine, e.g. 64G.
+        partition: of the cluster.
+        account: to charge.
+        qos: quality of service.
+        constraint: on the machines, e.g. a100.
+        seeds: an array of runs, one a seed, each in its own folder seed-N: 0-9, or 0,3,7.
+        name: of the job.
+        warning: seconds before the limit at which the run is told to save and stop.
+        setup: shell lines before the run, e.g. "module load cuda".
+        container: what comes before python, e.g. "apptainer exec --nv image.sif".
+        srun: more options of srun.
+        python: the interpreter on the machines; this one by default, "python" in a container.
+        submit: whether to call sbatch.
+
+    Raises:
+        InputError: settings that do not fit, a folder that holds another run, an sbatch that fails or is not there.
+    """
+    if min(nodes, processes, cpus) < 1 or gpus < 0:
+        counts = f"nodes {nodes}, gpus {gpus}, processes {processes}, cpus {cpus}"
+        raise InputError(f"nodes, processes and cpus must be positive, gpus not negative, got {counts}")
+    if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", time):
+        raise InputError(f"time must be like 04:00:00 or 2-00:00:00, got {time}")
+    if seeds is not None and not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", seeds):
+        raise InputError(f"seeds must be like 0-9 or 0,3,7, got {seeds}")
+    if name in ("bash", "interactive"):
+        raise InputError(f"name: Lightning takes a job called {name} for a shell; choose another")
+    per_node = gpus or processes
+    folder, checkpoint = resolve(fit, per_node, nodes)
+    interpreter = python or ("python" if container else sys.executable)
+    settings = f"--config={shlex.quote(str(folder / SETTINGS))}{' --seed=$SLURM_ARRAY_TASK_ID' if seeds else ''}"
+    text = script(
+        {
+            "job-name": name, "nodes": nodes, "ntasks-per-node": per_node, "gres": f"gpu:{gpus}" if gpus else None,
+            "cpus-per-task": cpus, "mem": memory, "time": time, "signal": f"SIGUSR1@{warning}", "array": seeds,
+            "partition": partition, "account": account, "qos": qos, "constraint": constraint,
+            "output": f"{folder}/slurm-{'%A_%a' if seeds else '%j'}.out", "chdir": Path.cwd(),
+        },
+        command=f"{srun} {container} {shlex.quote(interpreter)} -m gwg_dist.fit {settings}",
+        run=shlex.quote(str(folder)) + ("/seed-$SLURM_ARRAY_TASK_ID" if seeds else ""), checkpoint=checkpoint,
+        setup=setup, comment=f"{code_version()}; fit {shlex.join(fit)}",
+    )  # fmt: skip
+    path = folder / SCRIPT
+    path.write_text(text)
+    console.print(f"written: {path}", soft_wrap=True)
+    if submit:
+        console.print(submitted(path), soft_wrap=True)
+    return path
+
+
+def resolve(fit: list[str], per_node: int, nodes: int) -> tuple[Path, str]:
+    """Check the settings as fit would and write them; the run's folder, and the checkpoint to start from.
+
+    Raises InputError, or exits with 2, for a bad setting or a folder that holds another run.
+    """
+    parser = build_parser()
+    config = parser.parse_args([*expand_resume(fit), f"--trainer.devices={per_node}", f"--trainer.num_nodes={nodes}"])
+    instantiate(parser, config)
+    folder, fresh = run_folder(config)
+    os.environ.pop(RUN_DIR_VARIABLE)  # sbatch would hand it to the job
+    make_folder(folder)
+    save_config(parser, config, folder / SETTINGS)
+    of_this_run = fresh or config.ckpt_path == "last" or Path(config.ckpt_path).resolve().parent == folder.resolve()
+    return folder, "last" if of_this_run else str(Path(config.ckpt_path).resolve())
+
+
+def script(
+    options: dict[str, object], *, command: str, run: str, checkpoint: str = "last", setup: str = "", comment: str = ""
+) -> str:
+    """The job script.
+
+    Args:
+        options: of sbatch; those that are None are left out, those that are "" have no value.
+        command: for srun, but for the folder and the checkpoint.
+        run: the folder, as the shell reads it.
+        checkpoint: a file, or "last".
+        setup: lines before.
+        comment: a line above them.
+    """
+    options = {**options, "requeue": "", "open-mode": "append"}
+    lines = [
+        f"#SBATCH --{key}{f'={value}' if value != '' else ''}" for key, value in options.items() if value is not None
+    ]
+    if comment:
+        lines.append(f"# {comment}")
+    return TEMPLATE.format(
+        header="\n".join(lines), setup=setup, command=" ".join(command.split()), run=run,
+        checkpoint=shlex.quote(checkpoint),
+    )  # fmt: skip
+
+
+def submitted(path: Path) -> str:
+    """sbatch's answer. Raises InputError where it refuses, or is not there."""
+    try:
+        result = subprocess.run(["sbatch", str(path)], capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise InputError(f"there is no sbatch here; on a machine of the cluster: sbatch {path}") from error
+    if result.returncode:
+        raise InputError(f"sbatch refuses {path}: {' '.join(result.stderr.split())}")
+    return result.stdout.strip()
+
+
+def code_version() -> str:
+    """Version, commit, and whether there are changes that no commit has."""
+    if shutil.which("git") is None:
+        return f"gwg_dist {gwg_dist.__version__}, commit unknown"
+    described = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    commit = described.stdout.strip() if described.returncode == 0 else "commit unknown"
+    return f"gwg_dist {gwg_dist.__version__}, {commit}"
+
+
+def main(args: list[str] | None = None) -> None:
+    """The command line. Exits with 2 for a mistake."""
+    args = sys.argv[1:] if args is None else args
+    cut = args.index("--") if "--" in args else len(args)
+    quiet()
+    parser = Parser(prog="python -m gwg_dist.launch", description=__doc__, allow_abbrev=False)
+    parser.add_function_arguments(launch, skip={"fit"})
+    config = parser.parse_args(args[:cut])
+    with errors_for_people():
+        launch(args[cut + 1 :], **config.as_dict())
+
+
+if __name__ == "__main__":
+    main()
