@@ -195,7 +195,7 @@ def fail(message: str, code: int = 2, *, on_every_rank: bool = False) -> NoRetur
     """Print one line and exit; on rank 0 alone, for the others find the same."""
     rank = launched_rank()
     if rank == 0 or on_every_rank:
-        who = "" if rank == 0 else f"rank {rank}: "
+        who = f"rank {rank}: " if rank and initialized() else ""
         console.print(f"[bold red]error:[/] {_escape(who + message)}", soft_wrap=True)
     sys.exit(code)
 

@@ -67,11 +67,16 @@ def any_rank(value: int, device: torch.device | str = "cpu") -> int:
 
 
 def launched_rank() -> int:
-    """This process's rank as its launcher says, before there is a process group."""
+    """This process's rank as its launcher says, before there is a process group.
+
+    Of machines that somebody starts by hand only the number is known: the sum tells rank 0 from the others.
+    """
     if initialized():
         return dist.get_rank()
-    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
-    return next((int(os.environ[name]) for name in names if os.environ.get(name)), 0)
+    for name in ("RANK", "SLURM_PROCID"):
+        if os.environ.get(name):
+            return int(os.environ[name])
+    return sum(int(os.environ.get(name) or 0) for name in ("NODE_RANK", "LOCAL_RANK"))
 
 
 def join(address: str, port: int, *, rank: int, world_size: int, patience: float) -> Store:
@@ -92,7 +97,7 @@ def join(address: str, port: int, *, rank: int, world_size: int, patience: float
     try:
         socket.getaddrinfo(address, port)
     except OSError as error:
-        raise RankError(f"the host of rank 0, {address}, is not known on this machine") from error
+        raise RankError(f"rank {rank} does not know the host of rank 0, {address}") from error
     try:
         store = TCPStore(address, port, is_master=rank == 0, timeout=wait, wait_for_workers=False)
     except RuntimeError as error:

@@ -21,7 +21,7 @@ import gwg_dist
 from gwg_dist.callbacks import console
 from gwg_dist.cli import Parser, build_parser, errors_for_people, instantiate, quiet, save_config
 from gwg_dist.errors import InputError
-from gwg_dist.runs import RUN_DIR_VARIABLE, expand_resume, make_folder, run_folder
+from gwg_dist.runs import RUN_DIR_VARIABLE, default_folder, expand_resume, make_folder, now, run_folder
 
 SCRIPT, SETTINGS = "job.sbatch", "launched.yaml"
 
@@ -150,6 +150,8 @@ def resolve(fit: list[str], per_node: int, nodes: int) -> tuple[Path, str]:
     parser = build_parser()
     config = parser.parse_args([*expand_resume(fit), f"--trainer.devices={per_node}", f"--trainer.num_nodes={nodes}"])
     instantiate(parser, config)
+    if config.run_dir is None:
+        config.run_dir = str(default_folder(config, now()))
     folder, fresh = run_folder(config)
     os.environ.pop(RUN_DIR_VARIABLE)  # sbatch would hand it to the job
     make_folder(folder)

@@ -128,8 +128,7 @@ def run_folder(config: Namespace) -> tuple[Path, bool]:
     """
     if RUN_DIR_VARIABLE in os.environ and started_by_us():
         return Path(os.environ[RUN_DIR_VARIABLE]), config.ckpt_path is None
-    name = config.data.class_path.rsplit(".", 1)[-1].lower()
-    folder = Path(config.run_dir) if config.run_dir is not None else Path("runs") / f"{name}-{job_name()}"
+    folder = Path(config.run_dir) if config.run_dir is not None else default_folder(config, job_name(config))
     if restarted() and has_state(folder):
         config.ckpt_path = "last"
     holds_a_run = has_state(folder) or (folder / BEST).exists() or (folder / CONFIG).exists()
@@ -142,13 +141,23 @@ def run_folder(config: Namespace) -> tuple[Path, bool]:
     return folder, config.ckpt_path is None
 
 
-def job_name() -> str:
+def default_folder(config: Namespace, job: str) -> Path:
+    """runs/DATA-JOB."""
+    return Path("runs") / f"{config.data.class_path.rsplit('.', 1)[-1].lower()}-{job}"
+
+
+def job_name(config: Namespace) -> str:
     """What all processes of a job call it. Raises InputError where they have no name in common."""
     job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID")
     if job not in (None, "none"):
         return job
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or config.trainer.num_nodes > 1:
         raise InputError("run_dir: give one, or a --rdzv-id to torchrun, so that all ranks use the same folder")
+    return now()
+
+
+def now() -> str:
+    """The time, as part of a folder's name."""
     return time.strftime("%Y%m%d-%H%M%S")
 
 

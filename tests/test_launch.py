@@ -99,6 +99,13 @@ def test_mistakes(
     assert list(tmp_path.iterdir()) == [], "nothing is written for a mistake"
 
 
+def test_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    launch.main(["--nodes=2", "--gpus=0", "--submit=false", "--", *SMALL])
+    (script,) = tmp_path.glob("runs/digits-*/job.sbatch")
+    assert f"run=runs/{script.parent.name}\n" in script.read_text()
+
+
 def test_no_sbatch_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "there is no sbatch here" in fails(launch.main, ["--", *SMALL, f"--run_dir={tmp_path}/run"], capsys)
