@@ -28,6 +28,12 @@ else
   where=(--rdzv-backend=c10d --rdzv-endpoint="$address:$port" --rdzv-conf="join_timeout=${JOIN_S:-300}")
 fi
 [[ $nodes == 1 ]] || where+=(--rdzv-id="${RUN_ID:-gwg_dist}")
+if [[ $nodes != 1 && ${NODE_RANK:-0} != 0 ]]; then  # torchrun's own message is a page
+  until (exec 3<>"/dev/tcp/$address/$port") 2>/dev/null; do
+    ((SECONDS < ${JOIN_S:-300})) || { echo "error: no machine 0 at $address:$port within ${JOIN_S:-300} s" >&2; exit 2; }
+    sleep 1
+  done
+fi
 # torch 2.13's agent shares its store with the workers by default; a restarted worker then reads stale keys.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 exec torchrun --nnodes="$nodes" --nproc-per-node="$processes" --max-restarts="${RESTARTS:-3}" "${where[@]}" \
