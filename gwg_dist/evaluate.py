@@ -2,17 +2,22 @@
 
 python -m gwg_dist.evaluate RUN
 python -m gwg_dist.evaluate RUN --num_temperatures 20000 --num_chains 500 --checkpoint last
+torchrun --nproc-per-node=8 -m gwg_dist.evaluate RUN --num_chains 4000          the chains are spread over all processes
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from gwg_dist.callbacks import AISSettings, collapse_warning, console, evaluate_module, make_progress
+import torch.distributed as dist
+
+from gwg_dist.callbacks import AISSettings, Report, collapse_warning, console, evaluate_module, make_progress
 from gwg_dist.cli import run_command
+from gwg_dist.distributed import rank, world_size
 from gwg_dist.errors import InputError
 from gwg_dist.evaluation import exact_log_z, unnormalised_log_prob
 from gwg_dist.runs import LoadedRun, load_run, make_folder, report_json, report_table, write_json
+from gwg_dist.strategy import meeting
 
 MAX_EXACT_STATES = 2**20
 
@@ -42,25 +47,37 @@ def evaluate(
         settings = AISSettings(num_chains, num_temperatures, schedule)
     except ValueError as error:
         raise InputError(str(error)) from error
-    loaded = load_run(run, checkpoint, device=device)
-    make_folder(Path(run) / "evaluation")
-    loaded.data.prepare_data()
-    iteration = loaded.checkpoint["global_step"]
-    with make_progress() as progress:
-        report = evaluate_module(loaded.module, loaded.data.splits, settings, iteration=iteration, progress=progress)
+    with meeting(device) as mine:
+        if num_chains < world_size():
+            raise InputError(f"num_chains must be at least the {world_size()} processes, got {num_chains}")
+        loaded = load_run(run, checkpoint, device=mine)
+        path = Path(run) / "evaluation"
+        if rank() == 0:
+            make_folder(path)
+            loaded.data.prepare_data()
+        if world_size() > 1:
+            dist.barrier()
+        iteration = loaded.checkpoint["global_step"]
+        with make_progress() as progress:
+            shown = progress if rank() == 0 else None
+            report = evaluate_module(loaded.module, loaded.data.splits, settings, iteration=iteration, progress=shown)
+        path /= f"{loaded.path.stem}-{iteration:07d}-{num_chains}x{num_temperatures}-{schedule}.json"
+        if rank() == 0:
+            tell(loaded, report, path)
+    return path
+
+
+def tell(loaded: LoadedRun, report: Report, path: Path) -> None:
+    """Print the estimate, the exact values where there are any, and write both."""
     values = report_json(report, loaded.checkpoint, loaded.path)
-    console.print(report_table(report, title=f"{loaded.path.name} (iteration {iteration})"))
+    console.print(report_table(report, title=f"{loaded.path.name} (iteration {loaded.checkpoint['global_step']})"))
     if report.estimate.collapsed:
         console.print(f"[bold red]{collapse_warning(report.estimate)}[/]", soft_wrap=True)
     if loaded.module.space.num_states <= MAX_EXACT_STATES:
-        values["exact"] = exact_values(loaded)
-        exact = values["exact"]
+        values["exact"] = exact = exact_values(loaded)
         console.print(f"exact, by enumeration: log Z {exact['log_z']:.4f}, test {exact['test']:.4f} nats")
-    name = f"{loaded.path.stem}-{iteration:07d}-{num_chains}x{num_temperatures}-{schedule}.json"
-    path = Path(run) / "evaluation" / name
     write_json(values, path)
     console.print(f"written to {path}", soft_wrap=True)
-    return path
 
 
 def exact_values(loaded: LoadedRun) -> dict[str, float]:

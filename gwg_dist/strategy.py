@@ -6,8 +6,11 @@ others in vain says so. Not implemented: strategies that shard the weights.
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 
+import torch
 import torch.distributed as dist
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -78,6 +81,37 @@ def environment() -> ClusterEnvironment | None:
     if under_srun():
         return SLURMEnvironment(auto_requeue=False)
     return LightningEnvironment() if "SLURM_NTASKS" in os.environ else None
+
+
+@contextlib.contextmanager
+def meeting(device: str | None, *, patience: float = 60) -> Iterator[str | None]:
+    """A process group without a trainer, where torchrun or srun started several processes.
+
+    Args:
+        device: asked for, or None for a CUDA device where there is one.
+        patience: seconds in which all processes must have come.
+
+    Yields this process's device: its own one of the machine's where CUDA is wanted.
+    Raises InputError where processes do not meet in time.
+    """
+    world = launched_world()
+    if world is None or world == (1, 1):
+        yield device
+        return
+    launched = SLURMEnvironment(auto_requeue=False) if under_srun() else TorchElasticEnvironment()
+    cuda = torch.cuda.is_available() and (device or "cuda").startswith("cuda")
+    if cuda:
+        device = f"cuda:{launched.local_rank()}"
+        torch.cuda.set_device(device)
+    store = None
+    rank, size = launched.global_rank(), launched.world_size()
+    if under_srun():
+        store = join(launched.main_address, launched.main_port, rank=rank, world_size=size, patience=patience)
+    dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=size)
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
 
 
 def started_by_us() -> bool:

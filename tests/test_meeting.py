@@ -1,5 +1,6 @@
 """Processes that meet, and processes that wait in vain: one line, soon, and nobody left behind."""
 
+import json
 import os
 import socket
 import time
@@ -48,7 +49,7 @@ def test_waiting_in_vain_is_one_line(number: int, address: str, expected: str, t
     log, (port,) = tmp_path / "log", free_ports(1)
     args = command(tmp_path / "run", *QUIET, "--trainer.num_nodes=2", "--join_seconds=3")
     began = time.monotonic()
-    assert run("gwg_dist.fit", args, log, **node(number, port, address)) == 2
+    assert start("gwg_dist.fit", args, log, **node(number, port, address)).wait(100) == 2
     assert time.monotonic() - began < 60
     errors = [line for line in log.read_text().splitlines() if line.startswith("error:")]
     assert len(errors) == 1, log.read_text()
@@ -63,7 +64,7 @@ def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
         taken.bind(("0.0.0.0", 0))
         taken.listen()
         args = command(tmp_path / "run", *QUIET, "--trainer.num_nodes=2", "--join_seconds=3")
-        assert run("gwg_dist.fit", args, log, **node(0, taken.getsockname()[1])) == 2
+        assert start("gwg_dist.fit", args, log, **node(0, taken.getsockname()[1])).wait(100) == 2
     assert "the port is in use; set MASTER_PORT" in log.read_text()
     assert "Traceback" not in log.read_text()
 
@@ -97,3 +98,23 @@ def test_a_mistake_under_torchrun_is_one_line(tmp_path: Path) -> None:
     assert process.wait(100) != 0
     errors = [line for line in log.read_text().splitlines() if line.startswith("error:")]
     assert errors == ["error: num_steps must be positive, got 0"]
+
+
+@pytest.mark.slow
+def test_evaluation_spreads_its_chains(tmp_path: Path) -> None:
+    """Two processes anneal half of the chains each: one table, one file, the same log Z within its error."""
+    run_dir, log = tmp_path / "run", tmp_path / "log"
+    assert run("gwg_dist.fit", command(run_dir, *QUIET), log) == 0
+    settings = [str(run_dir), "--num_chains=101", "--num_temperatures=50", "--checkpoint=last"]
+    launcher = ["--standalone", "--nproc-per-node=2", "-m", "gwg_dist.evaluate"]
+    assert run("torch.distributed.run", [*launcher, *settings], tmp_path / "two.log") == 0, (
+        tmp_path / "two.log"
+    ).read_text()
+    assert (tmp_path / "two.log").read_text().count("written to") == 1
+    (path,) = (run_dir / "evaluation").glob("last-*-101x50-linear.json")
+    two = json.loads(path.read_text())["ais"]
+    assert run("gwg_dist.evaluate", settings, log) == 0
+    one = json.loads(path.read_text())["ais"]
+    assert two["num_chains"] == one["num_chains"] == 101
+    assert two["log_z"] != one["log_z"]
+    assert abs(two["log_z"] - one["log_z"]) < 5 * (two["stderr"] ** 2 + one["stderr"] ** 2) ** 0.5
