@@ -69,6 +69,7 @@ def main(args: list[str] | None = None) -> None:
         except Stopped as stopped:
             leave(folder, stopped.number)
         if interruption.received:
+            interruption.tell_others()
             leave(folder, interruption.received)
 
 

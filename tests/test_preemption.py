@@ -119,6 +119,29 @@ def test_one_rank_is_told_within_an_evaluation(tmp_path: Path) -> None:
     assert checkpoint(folder / "last.ckpt")["global_step"] == 10
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [0, 1])
+def test_one_rank_is_told_in_the_closing_evaluation(told: int, tmp_path: Path) -> None:
+    """Nothing is trained then and nothing agreed on: who is told tells the other."""
+    settings = [
+        "--trainer.max_steps=10",
+        "--evaluation.every=0",
+        "--evaluation.final_temperatures=1000000",
+        *CALM,
+        *DDP,
+    ]
+    folder, log = tmp_path / "run", tmp_path / "log"
+    process = start("gwg_dist.fit", command(folder, *settings), log)
+    wait_for(lambda: (folder / "last.ckpt").exists(), process, log)
+    time.sleep(2)
+    pids = processes(folder)
+    os.kill(pids[told], signal.SIGTERM)
+    assert process.wait(SECONDS) == 75, log.read_text()
+    wait_for(lambda: not any(map(alive, pids)), None, log, SECONDS)
+    assert log.read_text().count("go on with: ") == 1
+    assert "Traceback" not in log.read_text()
+
+
 def torchrun(folder: Path, log: Path, *args: str, restarts: int = 0) -> subprocess.Popen:
     """The launch script, with two processes."""
     environment = {name: value for name, value in os.environ.items() if name not in ("GWG_DIST_RUN_DIR", "LOCAL_RANK")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import threading
@@ -13,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 
 from gwg_dist.distributed import any_rank
 from gwg_dist.errors import Stopped
+from gwg_dist.strategy import started_by_us
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -23,7 +25,7 @@ class Interruption(Callback):
     While the trainer trains, the handler sets a flag and nothing else: a handler that saves can meet ranks at different
     points and hang. All ranks look at their flags together, at the end of an iteration and every few temperatures of
     an estimate. Before and after training there is nothing to save: the handler raises Stopped there, and so does a
-    second Ctrl-C anywhere.
+    second Ctrl-C anywhere. A process that leaves like this tells the processes it started, or the one that started it.
 
     A context: handlers are in place within it, in the main thread.
     """
@@ -35,13 +37,14 @@ class Interruption(Callback):
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
+        self._parent = os.getppid() if started_by_us() else None
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
     def __exit__(self, *error: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        for number, handler in self._previous.items():  # a process that leaves is not to be told by the others again
+            signal.signal(number, signal.SIG_IGN if self.received else handler)
         self._previous = {}
 
     def agreed(self) -> bool:
@@ -69,9 +72,16 @@ class Interruption(Callback):
         self._training = False
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        again = number == signal.SIGINT and self.received == number
-        self.received = number
-        if again or not self._training:
-            for process in self._children:  # Lightning's; they would wait for this one in vain
-                process.send_signal(signal.SIGTERM)
+        again = number == self.received == signal.SIGINT
+        first = self.received == 0
+        self.received = self.received or number
+        if again or (first and not self._training):
+            self.tell_others()
             raise Stopped(number)
+
+    def tell_others(self) -> None:
+        """Pass it on to processes that would wait for this one in vain; those that know pay no heed."""
+        for process in self._children:
+            process.send_signal(signal.SIGTERM)
+        if self._parent is not None and self._parent == os.getppid():
+            os.kill(self._parent, signal.SIGTERM)
