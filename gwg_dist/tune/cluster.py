@@ -1,0 +1,97 @@
+"""Ray: started quietly or joined, and how many trials fit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import gwg_dist
+from gwg_dist.errors import InputError, LostError
+
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+def import_ray() -> Any:
+    """Ray with its settings in place. Raises InputError where it is not installed."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+        import ray.train
+        import ray.tune
+    except ImportError as error:
+        raise InputError(f"sweeps need Ray ({error}): pip install 'gwg-dist[tune]'") from error
+    return ray
+
+
+@contextmanager
+def cluster(address: str | None, *, threads: int) -> Iterator[list[dict[str, float]]]:
+    """Within it there is a Ray: one of our own, or the cluster at ``address``. Yields the resources of every machine.
+
+    Workers find the modules that this process finds, and take ``threads`` threads.
+
+    Raises:
+        LostError: no cluster at the address.
+    """
+    ray = import_ray()
+    paths = [os.getcwd(), str(Path(gwg_dist.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    variables = {
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(path for path in paths if path)),
+        "OMP_NUM_THREADS": str(threads),
+        "PYTHONWARNINGS": "ignore",
+        **{name: os.environ[name] for name in SETTINGS},
+    }
+    try:
+        ray.init(
+            address=address or "local", include_dashboard=None if address else False, log_to_driver=False,
+            logging_level=logging.CRITICAL, runtime_env={"env_vars": variables},
+        )  # fmt: skip
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = f"at {address}" if address else "here"
+        raise LostError(f"address: no Ray {where}: {str(error).splitlines()[0]}") from error
+    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    finally:
+        sys.stderr.flush()
+        ray.shutdown()
+
+
+def num_slots(machines: list[dict[str, float]], *, cpus: float, gpus: float) -> int:
+    """How many workers fit, each whole on one machine."""
+    found = 0
+    for machine in machines:
+        slots = machine.get("CPU", 0.0) / cpus
+        if gpus:
+            slots = min(slots, machine.get("GPU", 0.0) / gpus)
+        found += int(slots + 1e-9)
+    return found
+
+
+def check_fits(machines: list[dict[str, float]], *, workers: int, cpus: float, gpus: float) -> int:
+    """How many trials run at once. Raises InputError where not even one does."""
+    slots = num_slots(machines, cpus=cpus, gpus=gpus)
+    if slots < workers:
+        total = {name: sum(machine.get(name, 0.0) for machine in machines) for name in ("CPU", "GPU")}
+        key = "gpus" if num_slots(machines, cpus=cpus, gpus=0) >= workers else "workers" if slots else "cpus"
+        raise InputError(
+            f"{key}: a trial takes {workers} x ({cpus:g} CPUs, {gpus:g} GPUs), each on one machine, but there are "
+            f"{total['CPU']:g} CPUs and {total['GPU']:g} GPUs on {len(machines)} machines"
+        )
+    return slots // workers

@@ -1,0 +1,218 @@
+"""A trial, in the process that Ray gives it: a run of fit in the trial's folder that reports its evaluations."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.tune
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import Strategy
+from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
+
+from gwg_dist.callbacks import AISLikelihood, Report, console
+from gwg_dist.checkpoints import BEST, LAST, PREVIOUS
+from gwg_dist.cli import build_parser, quiet
+from gwg_dist.distributed import launched_rank
+from gwg_dist.errors import DivergedError, InputError
+from gwg_dist.fit import fit
+from gwg_dist.runs import RESULTS
+from gwg_dist.tune.records import (
+    DIVERGED,
+    LOG,
+    Evaluation,
+    append_evaluation,
+    mark_ended,
+    read_evaluations,
+    trial_folder,
+    write_point,
+)  # fmt: skip
+from gwg_dist.tune.trial import Job, Start
+
+ORIGIN = "origin.json"
+LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK")
+
+Send = Callable[[Evaluation], None]
+
+
+def train_alone(job: Job, start: Start) -> None:
+    """A trial of one process, in a process of Ray Tune."""
+    train(job, start, send=lambda evaluation: tell_tune(job, start, evaluation), donor=ray.tune.get_checkpoint())
+
+
+def train_together(job: Job, start: Start) -> None:
+    """One process of a trial of several, in a worker of Ray Train."""
+    train(
+        job, start, send=lambda evaluation: ray.train.report(values_of(evaluation, job.mode)),
+        strategy=RayDDPStrategy(broadcast_buffers=False), environment=RayLightningEnvironment(),
+    )  # fmt: skip
+
+
+def train(
+    job: Job,
+    start: Start,
+    *,
+    send: Send,
+    donor: ray.tune.Checkpoint | None = None,
+    strategy: Strategy | None = None,
+    environment: ClusterEnvironment | None = None,
+) -> None:
+    """Go on with the trial from what its folder holds, to the end.
+
+    Args:
+        job: of the sweep.
+        start: of the trial.
+        send: tells Ray of an evaluation; called on every rank.
+        donor: a checkpoint that Ray hands over; another trial's takes the place of this one's.
+        strategy: of fit.
+        environment: of fit.
+    """
+    if strategy is None:
+        forget_launcher()
+    os.chdir(job.cwd)
+    folder = trial_folder(Path(job.sweep), start.number)
+    folder.mkdir(parents=True, exist_ok=True)
+    if launched_rank() == 0:
+        if donor is not None:
+            take_over(donor, folder, start.number)
+        write_point(folder, start.number, start.point, start.left_out)
+    reporter = Reporter(job.metric, folder, send)
+    terminal = console.file
+    with open(folder / (LOG if launched_rank() == 0 else f"log.{launched_rank()}.txt"), "a", buffering=1) as log:
+        console.file = log
+        try:
+            quiet()
+            parser = build_parser()
+            parser.exit_on_error = False
+            config = parser.parse_args(list(start.args))
+            fit(parser, config, folder, fresh=False, callbacks=[reporter], strategy=strategy, environment=environment)
+        except DivergedError as error:
+            console.print(f"error: {error}", soft_wrap=True, markup=False)
+            reporter.diverged()
+        except InputError as error:
+            console.print(f"error: {error}", soft_wrap=True, markup=False)
+            raise
+        except Exception as error:
+            log.write(traceback.format_exc())
+            console.print(f"error: {type(error).__name__}: {error}", soft_wrap=True, markup=False)
+            raise
+        finally:
+            console.file = terminal
+    reporter.close()
+
+
+def forget_launcher() -> None:
+    """A trial of one process is nobody's rank, whatever started Ray on this machine."""
+    for name in list(os.environ):
+        if name in LAUNCHER_VARIABLES or name.startswith(("SLURM_", "TORCHELASTIC_")):
+            del os.environ[name]
+
+
+class Reporter(Callback):
+    """Tells of every evaluation as soon as its checkpoint is on disk: at the start of the next iteration.
+
+    A trial that is stopped, or handed to another, at a report is therefore never behind it. The last evaluation is
+    written at the end of training and told after the final evaluation, so that nothing stops a trial that is through.
+    """
+
+    def __init__(self, metric: str, folder: Path, send: Send) -> None:
+        self.metric = metric
+        self.folder = folder
+        self.send = send
+        self.last: Evaluation | None = None
+        self._seen = -1
+        self._iteration = 0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._iteration = trainer.global_step
+        if self._note(trainer):
+            assert self.last is not None
+            self.send(self.last)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._note(trainer)
+
+    def diverged(self) -> None:
+        """No more is to be had of this trial."""
+        self.last = Evaluation(self._iteration, None, why=DIVERGED)
+        if launched_rank() == 0:
+            append_evaluation(self.folder, self.last)
+            mark_ended(self.folder, DIVERGED)
+
+    def close(self) -> None:
+        """Tell of the end; a trial that had only its final evaluation to make repeats its last one."""
+        if self.last is None:
+            before = read_evaluations(self.folder)
+            self.last = before[-1] if before else None
+        if self.last is not None:
+            self.send(self.last)
+
+    def _note(self, trainer: Trainer) -> bool:
+        """Whether there is an evaluation that has not been told of; it is on disk then."""
+        callbacks: list[Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        latest = next((c.latest for c in callbacks if isinstance(c, AISLikelihood)), None)
+        if latest is None or latest[0] == self._seen:
+            return False
+        self._seen = latest[0]
+        self.last = evaluation_of(latest[1], self.metric, iteration=latest[0])
+        if launched_rank() == 0:
+            append_evaluation(self.folder, self.last)
+        return True
+
+
+def evaluation_of(report: Report, metric: str, *, iteration: int) -> Evaluation:
+    """What a sweep keeps of a report; a value that is not to be believed is none."""
+    metrics = report.metrics()
+    value = metrics[metric]
+    collapsed = report.estimate.collapsed or value != value or abs(value) == float("inf")
+    return Evaluation(
+        iteration, None if collapsed else value, metrics["ais/log_z_stderr"], metrics["ais/ess"],
+        "collapsed" if collapsed else "",
+    )  # fmt: skip
+
+
+def values_of(evaluation: Evaluation, mode: str) -> dict[str, Any]:
+    """An evaluation as Ray takes it."""
+    return {"objective": evaluation.objective(mode), **evaluation.__dict__}
+
+
+def tell_tune(job: Job, start: Start, evaluation: Evaluation) -> None:
+    """Report, with the checkpoint where other trials may want it."""
+    values = values_of(evaluation, job.mode)
+    folder = trial_folder(Path(job.sweep), start.number)
+    if not job.passes_on or not (folder / LAST).is_file():
+        ray.tune.report(values)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        parcel = Path(name)
+        for part in (LAST, BEST):
+            if (folder / part).is_file():
+                shutil.copyfile(folder / part, parcel / part)
+        (parcel / ORIGIN).write_text(json.dumps({"number": start.number, "iteration": evaluation.iteration}))
+        ray.tune.report(values, checkpoint=ray.tune.Checkpoint.from_directory(parcel))
+
+
+def take_over(donor: ray.tune.Checkpoint, folder: Path, number: int) -> None:
+    """Put another trial's weights, chains and optimizer in the place of this one's; its own are there already."""
+    with donor.as_directory() as name:
+        parcel = Path(name)
+        origin = json.loads((parcel / ORIGIN).read_text())
+        if origin["number"] == number:
+            return
+        for part in (PREVIOUS, BEST, RESULTS):
+            (folder / part).unlink(missing_ok=True)
+        for part in (BEST, LAST):
+            if (parcel / part).is_file():
+                shutil.copyfile(parcel / part, folder / f"{part}.tmp")
+                os.replace(folder / f"{part}.tmp", folder / part)
+    with open(folder / LOG, "a") as log:
+        log.write(f"took over iteration {origin['iteration']} of trial {origin['number']}\n")
