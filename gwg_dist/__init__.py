@@ -2,8 +2,9 @@
 
 The package is built in floors; imports point down only (``tests/test_architecture.py`` walks them):
 
-    fit, evaluate, sample, bench            command lines
-    module, callbacks, runs                 Lightning
+    fit, evaluate, sample, bench,           command lines
+    tune, launch, doctor
+    module, callbacks, strategy             Lightning
     chains, objectives, evaluation, data    what a training run is made of
     energies, samplers, reference           models and kernels; they never import each other
     spaces, target, seeding, distributed    torch only

@@ -26,7 +26,7 @@ from gwg_dist.callbacks import AISLikelihood
 from gwg_dist.distributed import any_rank
 from gwg_dist.errors import InputError, LostError
 
-LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+LAST, PREVIOUS, BEST, DAMAGED = "last.ckpt", "previous.ckpt", "best.ckpt", "damaged.ckpt"
 
 logger = logging.getLogger("gwg_dist")
 
@@ -77,12 +77,13 @@ def keep_as(path: Path, name: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Make the names in a folder last, on filesystems that can be asked for it."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

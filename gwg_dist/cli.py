@@ -25,7 +25,7 @@ from lightning.pytorch import Trainer
 from gwg_dist.callbacks import AISLikelihood, AveragedWeights, DivergenceGuard, console
 from gwg_dist.data import DiscreteData
 from gwg_dist.distributed import initialized, launched_rank
-from gwg_dist.errors import DivergedError, InputError, LostError, RankError
+from gwg_dist.errors import DivergedError, InputError, LostError
 from gwg_dist.module import EBMModule
 
 DEFAULTS: dict[str, Any] = {
@@ -147,7 +147,7 @@ def build_parser(prog: str = "python -m gwg_dist.fit", description: str | None =
     parser.add_argument("--num_threads", type=int, default=1, help="CPU threads; more help large networks only")
     parser.add_argument("--checkpoint_every", type=int, default=500, help="iterations between two last.ckpt")
     parser.add_argument(
-        "--join_seconds", type=float, default=60, help="how long processes wait for each other to start"
+        "--join_seconds", type=float, default=120, help="how long processes wait for each other to start"
     )
     parser.add_argument("--pictures_every", type=int, default=1000, help="iterations between two pictures; 0 for none")
     parser.add_subclass_arguments(DiscreteData, "data", required=True)
@@ -220,20 +220,20 @@ def errors_for_people() -> Iterator[None]:
         yield
     except InputError as error:
         # Before processes have met, all see the same settings; afterwards one may lack a file that others have.
-        fail(str(error), on_every_rank=isinstance(error, RankError) or initialized())
+        fail(str(error), on_every_rank=initialized())
     except DivergedError as error:
         fail(str(error), code=3)
     except MisconfigurationException as error:
         fail(plain(str(error)))
     except LostError as error:
-        fail(str(error), code=1)
+        fail(str(error), code=1, on_every_rank=not error.seen_by_all)
     except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
         reason = str(error).splitlines()[0]
-        fail(f"another process is gone ({reason}); go on with --resume", code=1, on_every_rank=True)
+        fail(f"another process is gone ({reason})", code=1, on_every_rank=True)
     except KeyboardInterrupt:
-        fail("interrupted; go on with --resume", code=130)
+        fail("interrupted", code=130)
 
 
 def quiet() -> None:

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import Store, TCPStore
 
-from gwg_dist.errors import InputError, RankError
+from gwg_dist.errors import LostError
+
+SLICE = timedelta(seconds=1)
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -66,6 +71,15 @@ def any_rank(value: int, device: torch.device | str = "cpu") -> int:
     return int(largest)
 
 
+def from_rank_0(value: T) -> T:
+    """Rank 0's value, on every rank."""
+    if world_size() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
 def launched_rank() -> int:
     """This process's rank as its launcher says, before there is a process group.
 
@@ -73,9 +87,10 @@ def launched_rank() -> int:
     """
     if initialized():
         return dist.get_rank()
-    for name in ("RANK", "SLURM_PROCID"):
-        if os.environ.get(name):
-            return int(os.environ[name])
+    if os.environ.get("RANK"):
+        return int(os.environ["RANK"])
+    if "SLURM_STEP_ID" in os.environ:  # else a batch script, whose number says nothing
+        return int(os.environ["SLURM_PROCID"])
     return sum(int(os.environ.get(name) or 0) for name in ("NODE_RANK", "LOCAL_RANK"))
 
 
@@ -90,29 +105,33 @@ def join(address: str, port: int, *, rank: int, world_size: int, patience: float
         patience: seconds to wait for the others.
 
     Raises:
-        InputError: a port in use, processes that did not come.
-        RankError: an unknown host, or nobody there.
+        LostError: a port in use, processes that did not come, an unknown host, or nobody there.
     """
-    where, wait = f"{address}:{port}", timedelta(seconds=patience)
+    where, end = f"{address}:{port}", time.monotonic() + patience
     try:
         socket.getaddrinfo(address, port)
     except OSError as error:
-        raise RankError(f"rank {rank} does not know the host of rank 0, {address}") from error
-    try:
-        store = TCPStore(address, port, is_master=rank == 0, timeout=wait, wait_for_workers=False)
-    except RuntimeError as error:
-        if "EADDRINUSE" in str(error):
-            raise InputError(f"rank 0 cannot listen at {where}: the port is in use; set MASTER_PORT") from error
-        raise RankError(f"rank {rank} found no rank 0 at {where} within {patience:g} s") from error
+        raise LostError(f"rank {rank} does not know the host of rank 0, {address}", seen_by_all=False) from error
+    store = None
+    while store is None:
+        try:
+            store = TCPStore(address, port, is_master=rank == 0, timeout=SLICE, wait_for_workers=False)
+        except RuntimeError as error:
+            if "EADDRINUSE" in str(error):
+                raise LostError(f"rank 0 cannot listen at {where}: the port is in use; set MASTER_PORT") from error
+            if time.monotonic() > end:
+                message = f"rank {rank} found no rank 0 at {where} within {patience:g} s"
+                raise LostError(message, seen_by_all=False) from error
     store.set(f"joined/{rank}", "")
-    try:
-        store.wait([f"joined/{other}" for other in range(world_size)], wait)
-    except RuntimeError as error:
-        missing = [other for other in range(world_size) if not store.check([f"joined/{other}"])]
-        raise InputError(
-            f"{len(missing)} of {world_size} processes did not come to {where} within {patience:g} s: "
-            f"rank {', '.join(map(str, missing[:8]))}{', ...' if len(missing) > 8 else ''}"
-        ) from error
+    names = [f"joined/{other}" for other in range(world_size)]
+    while not store.check(names):  # not by waiting in the store, where a signal is not heard
+        if time.monotonic() > end:
+            missing = [other for other in range(world_size) if not store.check([f"joined/{other}"])]
+            raise LostError(
+                f"{len(missing)} of {world_size} processes did not come to {where} within {patience:g} s: "
+                f"rank {', '.join(map(str, missing[:8]))}{', ...' if len(missing) > 8 else ''}"
+            )
+        time.sleep(0.05)
     return store
 
 

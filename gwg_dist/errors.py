@@ -5,16 +5,21 @@ class InputError(ValueError):
     """A setting, a file or a checkpoint that does not fit. Exit code 2."""
 
 
-class RankError(InputError):
-    """One that this process may see alone: printed whatever its rank. Other mistakes are rank 0's to report."""
-
-
 class DivergedError(RuntimeError):
     """Training left the numbers that mean something. Exit code 3; the last checkpoint stays."""
 
 
 class LostError(RuntimeError):
-    """Something outside this process failed: a peer is gone, a disk is full. Exit code 1; the last checkpoint stays."""
+    """Something outside this process failed: a peer is gone, a disk is full. Exit code 1; the last checkpoint stays.
+
+    Args:
+        message: for people.
+        seen_by_all: whether rank 0 sees the same, and says it.
+    """
+
+    def __init__(self, message: str, *, seen_by_all: bool = True) -> None:
+        super().__init__(message)
+        self.seen_by_all = seen_by_all
 
 
 class Stopped(BaseException):

@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,9 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import Strategy
 
 from gwg_dist.callbacks import Interruption, Report, collapse_warning, console, evaluate_module, make_progress
-from gwg_dist.checkpoints import newest_checkpoint, read_checkpoint
+from gwg_dist.checkpoints import DAMAGED, newest_checkpoint, read_checkpoint
 from gwg_dist.cli import Parser, build_parser, errors_for_people, instantiate, plain, quiet, save_config
-from gwg_dist.distributed import launched_rank
+from gwg_dist.distributed import from_rank_0, launched_rank
 from gwg_dist.errors import DivergedError, InputError, Stopped
 from gwg_dist.module import check_resumable
 from gwg_dist.runs import (
@@ -39,12 +39,12 @@ from gwg_dist.runs import (
     expand_resume,
     load_weights,
     make_folder,
+    mark_job,
     report_json,
     report_table,
     run_folder,
     write_json,
 )  # fmt: skip
-from gwg_dist.strategy import started_by_us
 from gwg_dist.trainer import KeepConfig, check, check_world, make_trainer, take_launched_world
 
 SHOWN = (RESULTS, "samples.png", "metrics", "tensorboard")
@@ -61,16 +61,14 @@ def main(args: list[str] | None = None) -> None:
     args = sys.argv[1:] if args is None else args
     parser = build_parser(description=__doc__)
     config = parser.parse_args(expand_resume(args))
+    folder = None
     with errors_for_people(), Interruption() as interruption:
-        take_launched_world(config, args)
-        folder, fresh = run_folder(config)
         try:
+            take_launched_world(config, args)
+            folder, fresh = run_folder(config)
             fit(parser, config, folder, fresh=fresh, callbacks=[interruption])
-        except Stopped as stopped:
-            leave(folder, stopped.number)
-        if interruption.received:
-            interruption.tell_others()
-            leave(folder, interruption.received)
+        except Stopped:
+            leave(folder, interruption)
 
 
 def fit(
@@ -98,6 +96,7 @@ def fit(
         InputError: settings, files or processes that do not fit.
         DivergedError: see ``DivergenceGuard``.
         LostError: a peer died, or the last state could not be written.
+        Stopped: a signal came; the state is saved.
     """
     if not 0 <= config.seed < 2**32:
         raise InputError(f"seed must lie in 0 to 2^32 - 1, got {config.seed}")
@@ -114,12 +113,12 @@ def fit(
             data.prepare_data()
             _ = data.splits
 
-    checkpoint = None if fresh else checkpoint_path(config, folder)
-    start = 0
-    if checkpoint is not None:
-        checkpoint, contents = newest_checkpoint(checkpoint)
+    asked = None if fresh else checkpoint_path(config, folder)
+    checkpoint, start = None, 0
+    if asked is not None:
+        checkpoint, contents = newest_checkpoint(asked)
         check_resumable(contents, module)
-        start = contents["global_step"]
+        start = module.start_iteration = contents["global_step"]
         del contents
     keep_config = KeepConfig(lambda: save_config(parser, config, folder / CONFIG))
     try:
@@ -131,6 +130,9 @@ def fit(
     check_world(trainer, config)
     if launched_rank() == 0:
         make_folder(folder)
+        mark_job(folder)
+        if checkpoint != asked and asked is not None and asked.is_file():
+            asked.replace(asked.with_name(DAMAGED))  # or it would become the previous one
         console.print(
             f"run folder: {folder}" + (f", going on from iteration {start}" if checkpoint else ""), soft_wrap=True
         )
@@ -138,40 +140,45 @@ def fit(
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except DivergedError as error:
-        last = folder / LAST
-        left = (
-            f"{LAST} is of iteration {read_checkpoint(last)['global_step']}"
-            if last.is_file()
-            else "no checkpoint was written yet"
-        )
-        raise DivergedError(f"{error}; {left}") from error
-    if any(isinstance(callback, Interruption) and callback.received for callback in callbacks):
+        raise DivergedError(f"{error}; {what_is_left(folder)}") from error
+    stops = [callback.agreed for callback in callbacks if isinstance(callback, Interruption)]
+    if stops and stops[0]():
         if launched_rank() == 0:
             console.print(f"stopped at iteration {trainer.global_step}")
-    else:
-        report(trainer, objects, folder, seconds=time.monotonic() - began)
+        raise Stopped(0)
+    report(trainer, objects, folder, seconds=time.monotonic() - began, stop=stops[0] if stops else None)
     return trainer
 
 
-def final_evaluation(trainer: Trainer, objects: Namespace, folder: Path) -> tuple[Path, dict[str, Any], Report]:
-    """The best weights; against the last ones where the newest evaluation had collapsed and could not be compared.
+def what_is_left(folder: Path) -> str:
+    """Of a run that has diverged."""
+    try:
+        path, checkpoint = newest_checkpoint(folder / LAST)
+    except InputError:
+        return "no checkpoint was written yet"
+    return f"{path.name} is of iteration {checkpoint['global_step']}"
+
+
+def final_evaluation(
+    trainer: Trainer, objects: Namespace, folder: Path, stop: Callable[[], bool] | None
+) -> tuple[Path, dict[str, Any], Report]:
+    """The best weights; against the last ones where the newest evaluation could not decide.
 
     The better by validation is returned, a trustworthy estimate before a collapsed one; where that is the last, it
-    becomes best.ckpt.
+    becomes best.ckpt. Raises Stopped where ``stop`` says so.
     """
-    module, data, latest = objects.model, objects.data, objects.evaluation.latest
+    module, data, undecided = objects.model, objects.data, objects.evaluation.undecided
     best, last = folder / BEST, folder / LAST
-    undecided = latest is not None and latest[1].estimate.collapsed
-    candidates = [path for path in (best, last) if path.is_file() and (path == best or undecided or not best.is_file())]
     found = []
-    for path in candidates:
-        checkpoint = read_checkpoint(path)
+    candidates = (readable([best, last] if undecided else [best]) or [last]) if launched_rank() == 0 else []
+    for path in from_rank_0(candidates):
+        path, checkpoint = newest_checkpoint(path)
         load_weights(module, checkpoint)
         module.to(trainer.strategy.root_device)
         with make_progress() as progress:
             shown = progress if launched_rank() == 0 else None
             settings, iteration = objects.evaluation.final_settings, checkpoint["global_step"]
-            report = evaluate_module(module, data.splits, settings, iteration=iteration, progress=shown)
+            report = evaluate_module(module, data.splits, settings, iteration=iteration, progress=shown, stop=stop)
         validation = report.likelihoods.get("val")
         found.append(
             ((not report.estimate.collapsed, validation.mean if validation else 0.0), path, checkpoint, report)
@@ -184,13 +191,29 @@ def final_evaluation(trainer: Trainer, objects: Namespace, folder: Path) -> tupl
     return path, checkpoint, report
 
 
-def report(trainer: Trainer, objects: Namespace, folder: Path, *, seconds: float) -> None:
+def readable(paths: list[Path]) -> list[Path]:
+    """Those of the checkpoints that are there and whole."""
+    found = []
+    for path in paths:
+        if path.is_file():
+            try:
+                read_checkpoint(path)
+            except InputError as error:
+                console.print(f"left out: {error}", soft_wrap=True, markup=False)
+            else:
+                found.append(path)
+    return found
+
+
+def report(
+    trainer: Trainer, objects: Namespace, folder: Path, *, seconds: float, stop: Callable[[], bool] | None
+) -> None:
     """Evaluate the chosen weights with the final settings, on all ranks; print and write the results."""
-    path, checkpoint, result = final_evaluation(trainer, objects, folder)
+    path, checkpoint, result = final_evaluation(trainer, objects, folder, stop)
     if launched_rank() != 0:
         return
-    write_json(report_json(result, checkpoint, path), folder / RESULTS)
     console.print(report_table(result, title=f"{path.name} (iteration {checkpoint['global_step']})"))
+    write_json(report_json(result, checkpoint, path), folder / RESULTS)
     if result.estimate.collapsed:
         console.print(f"[bold red]{collapse_warning(result.estimate)}[/]", soft_wrap=True)
     kept = checkpoint["chains"]["packed"] is not None
@@ -206,13 +229,14 @@ def report(trainer: Trainer, objects: Namespace, folder: Path, *, seconds: float
     )
 
 
-def leave(folder: Path, number: int) -> None:
+def leave(folder: Path | None, interruption: Interruption) -> None:
     """Say how to go on, and exit. A process that rank 0 started leaves the verdict to rank 0."""
-    if launched_rank() == 0:
-        console.print(f"go on with: python -m gwg_dist.fit --resume {folder}", soft_wrap=True)
-    elif started_by_us():
+    interruption.tell_others()
+    if interruption.is_child:
         sys.exit(0)
-    sys.exit(130 if number == signal.SIGINT else REQUEUE)
+    if launched_rank() == 0 and folder is not None:
+        console.print(f"go on with: python -m gwg_dist.fit --resume {folder}", soft_wrap=True)
+    sys.exit(130 if interruption.received == signal.SIGINT else REQUEUE)
 
 
 if __name__ == "__main__":

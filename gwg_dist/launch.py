@@ -33,7 +33,7 @@ set -uo pipefail
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 MASTER_ADDR=$(scontrol show node "$first" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')
 MASTER_PORT=$((15000 + SLURM_JOB_ID % 10000))
-export MASTER_ADDR MASTER_PORT
+export MASTER_ADDR MASTER_PORT SRUN_CPUS_PER_TASK="${{SLURM_CPUS_PER_TASK:-1}}"
 echo "$(date -Is) job $SLURM_JOB_ID, start ${{SLURM_RESTART_COUNT:-0}}, on $SLURM_JOB_NODELIST"
 
 run={run}
@@ -46,16 +46,17 @@ srun --kill-on-bad-exit=0 --wait=60 {command} --run_dir="$run" --ckpt_path={chec
 code=$?
 
 case $code in
-  0 | 2 | 3) again=no ;;       # done, a mistake, diverged
-  75 | 138 | 143) again=yes ;; # a signal came before it was done, or before it could listen
-  *)                           # a process or a machine died: worth another start if this one got anywhere
-    again=no
-    [[ $(saved) == "$before" ]] || again=yes ;;
+  0 | 2 | 3) again=no ;; # done, a mistake, diverged
+  *) again=yes ;;        # 75: told to stop before it was done; else a process or a machine died
 esac
+# Not for ever: the third start in a row that saves nothing is the last.
+idle=0
+[[ $(saved) != "$before" ]] || idle=$(($(cat "$run/.idle" 2>/dev/null || echo 0) + 1))
+[[ ! -d $run ]] || echo "$idle" >"$run/.idle"
 # A job that was cancelled is no longer RUNNING, and stays away.
 job=$SLURM_JOB_ID
 [[ -z ${{SLURM_ARRAY_JOB_ID:-}} ]] || job=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID
-if [[ $again == yes ]] && scontrol show job "$SLURM_JOB_ID" | grep -q JobState=RUNNING; then
+if [[ $again == yes && $idle -lt 3 && $(scontrol show job "$job") == *JobState=RUNNING* ]]; then
   echo "$(date -Is) exit code $code, queued again" && scontrol requeue "$job"
 fi
 exit $code
@@ -115,6 +116,8 @@ def launch(
         raise InputError(f"nodes, processes and cpus must be positive, gpus not negative, got {counts}")
     if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", time):
         raise InputError(f"time must be like 04:00:00 or 2-00:00:00, got {time}")
+    if re.fullmatch(r"(00:)?(\d\d?:\d\d|\d)", time) and warning >= 60 * int(time.removeprefix("00:").split(":")[0]):
+        raise InputError(f"warning must be shorter than time ({time}), got {warning} s")
     if seeds is not None and not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", seeds):
         raise InputError(f"seeds must be like 0-9 or 0,3,7, got {seeds}")
     if name in ("bash", "interactive"):
@@ -132,7 +135,7 @@ def launch(
         },
         command=f"{srun} {container} {shlex.quote(interpreter)} -m gwg_dist.fit {settings}",
         run=shlex.quote(str(folder)) + ("/seed-$SLURM_ARRAY_TASK_ID" if seeds else ""), checkpoint=checkpoint,
-        setup=setup, comment=f"{code_version()}; fit {shlex.join(fit)}",
+        setup=setup, comment=" ".join(f"{code_version()}; fit {shlex.join(fit)}".split()),
     )  # fmt: skip
     path = folder / SCRIPT
     path.write_text(text)
@@ -174,13 +177,14 @@ def script(
         comment: a line above them.
     """
     options = {**options, "requeue": "", "open-mode": "append"}
-    lines = [
-        f"#SBATCH --{key}{f'={value}' if value != '' else ''}" for key, value in options.items() if value is not None
-    ]
+    lines = []
+    for key, value in options.items():
+        if value is not None:
+            lines.append(f"#SBATCH --{key}" + (f"={shlex.quote(str(value))}" if value != "" else ""))
     if comment:
         lines.append(f"# {comment}")
     return TEMPLATE.format(
-        header="\n".join(lines), setup=setup, command=" ".join(command.split()), run=run,
+        header="\n".join(lines), setup=setup, command=command.strip(), run=run,
         checkpoint=shlex.quote(checkpoint),
     )  # fmt: skip
 

@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from gwg_dist.chains import ChainBuffer, ChainSource
 from gwg_dist.data import DiscreteData
-from gwg_dist.distributed import gather_rows, rank, world_size
+from gwg_dist.distributed import any_rank, from_rank_0, gather_rows, rank, world_size
 from gwg_dist.energies import Energy
 from gwg_dist.errors import InputError
 from gwg_dist.objectives import ContrastiveDivergence, Objective
@@ -111,6 +111,7 @@ class EBMModule(LightningModule):
         self.backend = backend
         self.seed = seed
         self.stats: IterationStats | None = None
+        self.start_iteration = 0  # of the checkpoint that this process goes on from
         self._restored: dict[str, Any] | None = None
 
     # -- the method -----------------------------------------------------------------------------------------------
@@ -173,9 +174,18 @@ class EBMModule(LightningModule):
         return self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
 
     def setup(self, stage: str) -> None:
-        """Fit the reference. Raises InputError where the energy's space is not that of the data."""
+        """Fit the reference.
+
+        Raises InputError where the energy's space is not that of the data, or ranks start from different iterations.
+        """
         if stage != "fit":
             return
+        first = from_rank_0(self.start_iteration)
+        if any_rank(int(first != self.start_iteration), self.trainer.strategy.root_device):
+            raise InputError(
+                f"this process goes on from iteration {self.start_iteration}, rank 0 from {first}, and others from yet "
+                "another: run_dir must be on a disk that all see, with the same --ckpt_path"
+            )
         if self.data.space != self.space:
             raise InputError(f"the energy is for {self.space}, but the data are in {self.data.space}")
         self.data.seed = self.seed

@@ -23,17 +23,18 @@ from jsonargparse import Namespace
 from rich.table import Table
 
 from gwg_dist.callbacks import Report
-from gwg_dist.checkpoints import BEST, LAST, PREVIOUS, read_checkpoint
+from gwg_dist.checkpoints import BEST, LAST, PREVIOUS, newest_checkpoint
 from gwg_dist.cli import build_parser, instantiate
 from gwg_dist.data import DiscreteData
 from gwg_dist.distributed import launched_rank
 from gwg_dist.errors import InputError
 from gwg_dist.evaluation.ais import OPTIMISTIC
 from gwg_dist.module import EBMModule, check_checkpoint
-from gwg_dist.strategy import restarted, started_by_us
+from gwg_dist.strategy import job, started_by_us
 
 CONFIG, RESULTS = "config.yaml", "results.json"
 RUN_DIR_VARIABLE = "GWG_DIST_RUN_DIR"
+JOB = ".job"  # in the folder: what its launcher calls the job that began or went on with the run
 
 
 class LoadedRun(NamedTuple):
@@ -64,7 +65,7 @@ def load_run(run: str | Path, checkpoint: str = "best", *, device: str | None = 
     parser = build_parser()
     objects = instantiate(parser, parser.parse_args(["--config", str(config_path)]))
     module: EBMModule = objects.model
-    contents = read_checkpoint(path)
+    path, contents = newest_checkpoint(path)
     load_weights(module, contents)
     module.seed = contents["gwg_dist"]["seed"]
     try:
@@ -78,7 +79,7 @@ def find_checkpoint(folder: Path, checkpoint: str) -> Path:
     """The file that "best", "last" or a path means. A run without a trustworthy best has only a last."""
     names = {"best": BEST, "last": LAST}
     path = folder / names[checkpoint] if checkpoint in names else Path(checkpoint)
-    if not path.is_file():
+    if not path.is_file() and not (path.name == LAST and path.with_name(PREVIOUS).is_file()):
         others = ", ".join(name for name, file in names.items() if (folder / file).is_file()) or "none"
         raise InputError(f"there is no checkpoint {path}; the run has: {others}")
     return path
@@ -123,22 +124,30 @@ def run_folder(config: Namespace) -> tuple[Path, bool]:
     """The folder, and whether the run starts afresh.
 
     Ranks that a launcher started find the same default: the launching process hands it down, SLURM and torchrun have a
-    name for the job. A job that its launcher has started before goes on with what it left. Raises InputError where
-    another run would be overwritten.
+    name for the job. A job that its launcher starts again goes on with what it left. Raises InputError where another
+    run would be overwritten.
     """
     if RUN_DIR_VARIABLE in os.environ and started_by_us():
         return Path(os.environ[RUN_DIR_VARIABLE]), config.ckpt_path is None
     folder = Path(config.run_dir) if config.run_dir is not None else default_folder(config, job_name(config))
-    if restarted() and has_state(folder):
+    same_job = job() is not None and (folder / JOB).is_file() and (folder / JOB).read_text() == job()
+    if same_job and has_state(folder):
         config.ckpt_path = "last"
     holds_a_run = has_state(folder) or (folder / BEST).exists() or (folder / CONFIG).exists()
     own = config.ckpt_path == "last" or (
         config.ckpt_path and Path(config.ckpt_path).resolve().parent == folder.resolve()
     )
-    if holds_a_run and not own and not restarted() and launched_rank() == 0:
+    if holds_a_run and not own and not same_job and launched_rank() == 0:
         raise InputError(f"{folder} already holds a run: go on with --resume {folder}, or choose another --run_dir")
     os.environ[RUN_DIR_VARIABLE] = str(folder)
     return folder, config.ckpt_path is None
+
+
+def mark_job(folder: Path) -> None:
+    """Remember which job this is, so that its next start goes on."""
+    name = job()
+    if name is not None:
+        (folder / JOB).write_text(name)
 
 
 def default_folder(config: Namespace, job: str) -> Path:

@@ -6,6 +6,7 @@ others in vain says so. Not implemented: strategies that shard the weights.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
+from torch.distributed.constants import default_pg_timeout
 
 from gwg_dist.distributed import initialized, join
 from gwg_dist.errors import InputError
@@ -34,7 +36,7 @@ class ChainDDP(DDPStrategy):
         self.patience = patience
 
     def setup_distributed(self) -> None:
-        """Raises InputError where processes do not meet in time."""
+        """Raises LostError where processes do not meet in time."""
         environment = self.cluster_environment
         if not initialized() and environment is not None and not isinstance(environment, TorchElasticEnvironment):
             self.set_world_ranks()
@@ -42,10 +44,12 @@ class ChainDDP(DDPStrategy):
                 environment.main_address, environment.main_port, rank=self.global_rank, world_size=self.world_size,
                 patience=self.patience,
             )  # fmt: skip
+            store.set_timeout(self._timeout or default_pg_timeout)
             dist.init_process_group(
                 self._get_process_group_backend(), store=store, rank=self.global_rank, world_size=self.world_size,
                 timeout=self._timeout, device_id=self.root_device if self.root_device.type == "cuda" else None,
             )  # fmt: skip
+            atexit.register(_leave_group)
         super().setup_distributed()
 
 
@@ -92,7 +96,7 @@ def meeting(device: str | None, *, patience: float = 60) -> Iterator[str | None]
         patience: seconds in which all processes must have come.
 
     Yields this process's device: its own one of the machine's where CUDA is wanted.
-    Raises InputError where processes do not meet in time.
+    Raises LostError where processes do not meet in time.
     """
     world = launched_world()
     if world is None or world == (1, 1):
@@ -107,10 +111,16 @@ def meeting(device: str | None, *, patience: float = 60) -> Iterator[str | None]
     rank, size = launched.global_rank(), launched.world_size()
     if under_srun():
         store = join(launched.main_address, launched.main_port, rank=rank, world_size=size, patience=patience)
-    dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=size)
-    try:
-        yield device
-    finally:
+    dist.init_process_group(
+        "nccl" if cuda else "gloo", store=store, rank=rank, world_size=size,
+        device_id=torch.device(device) if cuda and device else None,
+    )  # fmt: skip
+    yield device
+    _leave_group()
+
+
+def _leave_group() -> None:
+    if initialized():
         dist.destroy_process_group()
 
 
@@ -119,6 +129,9 @@ def started_by_us() -> bool:
     return "LOCAL_RANK" in os.environ and not TorchElasticEnvironment.detect() and not under_srun()
 
 
-def restarted() -> bool:
-    """Whether torchrun or SLURM has started this job before."""
-    return any(int(os.environ.get(name) or 0) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+def job() -> str | None:
+    """What torchrun or SLURM calls this job, however often it starts it; None where it has no name of its own."""
+    if under_srun():
+        return f"SLURM job {os.environ['SLURM_JOB_ID']}"
+    name = os.environ.get("TORCHELASTIC_RUN_ID") if TorchElasticEnvironment.detect() else None
+    return f"torchrun job {name}" if name not in (None, "none") else None

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.pytorch import LightningModule, Trainer
@@ -35,9 +36,10 @@ def make_trainer(
     strategy: Strategy | None = None,
     environment: ClusterEnvironment | None = None,
 ) -> Trainer:
-    """The order of the callbacks matters.
+    """Callbacks, loggers, strategy and Lightning's trainer around the objects of a run.
 
-    What asks for an interruption comes first; averages are updated before they are evaluated, all of it before a save.
+    The order of the callbacks matters: what asks for an interruption comes first; averages are updated before they are
+    evaluated, all of it before a save.
     Raises ValueError, TypeError or RuntimeError where a callback or Lightning refuses its settings.
     """
     settings: dict[str, Any] = dict(objects.trainer)
@@ -61,7 +63,8 @@ def make_trainer(
             CSVLogger(folder, name="metrics", version=f"from_{start:07d}"),
             TensorBoardLogger(folder, name="tensorboard", version=""),
         ]
-    several = str(settings["devices"]) not in ("1", "auto") or settings["num_nodes"] > 1
+    alone = str(settings["devices"]) == "1" or (settings["devices"] == "auto" and torch.cuda.device_count() < 2)
+    several = not alone or settings["num_nodes"] > 1
     if strategy is not None:
         settings["strategy"] = strategy
     elif settings["strategy"] == "ddp" or (settings["strategy"] == "auto" and several):
@@ -77,6 +80,8 @@ def make_trainer(
     )  # fmt: skip
     # Lightning's handlers save, and broadcast, inside a signal: ranks at different points would wait for ever.
     trainer._signal_connector.register_signal_handlers = lambda: None
+    for interruption in first:
+        interruption.trainer = trainer
     return trainer
 
 
@@ -105,16 +110,19 @@ def take_launched_world(config: Namespace, args: list[str]) -> None:
 
     Raises InputError where the command line says another one; what a file says gives way.
     """
-    world = launched_world()
+    world, typed = launched_world(), {arg.split("=")[0] for arg in args}
     if world is None:
-        if config.trainer.num_nodes > 1 and "SLURM_JOB_ID" in os.environ and "NODE_RANK" not in os.environ:
-            raise InputError(f"trainer.num_nodes is {config.trainer.num_nodes}, but srun did not start this process")
+        if config.trainer.num_nodes > 1 and not os.environ.keys() & {"NODE_RANK", "MASTER_ADDR"}:
+            if "--trainer.num_nodes" in typed:
+                raise InputError(
+                    f"trainer.num_nodes is {config.trainer.num_nodes}, but neither srun nor torchrun started this "
+                    "process, and NODE_RANK and MASTER_ADDR are not set"
+                )
+            config.trainer.num_nodes = 1
         return
     for key, found, what in (("devices", world[0], "processes on each machine"), ("num_nodes", world[1], "machines")):
         ours = str(config.trainer[key])
-        if ours in (str(found), "auto"):
-            continue
-        if any(arg.split("=")[0] == f"--trainer.{key}" for arg in args):
+        if f"--trainer.{key}" in typed and ours.isdigit() and ours != str(found):
             raise InputError(f"trainer.{key} is {ours}, but the launcher started {found} {what}")
         config.trainer[key] = found
 

@@ -2,15 +2,16 @@
 # Train on every GPU of this machine, or of several, under torchrun.
 #
 #   launch/torchrun.sh --config configs/experiment/mnist_dynamic.yaml
-#   NODES=2 NODE_RANK=0 MASTER_ADDR=first-host launch/torchrun.sh --run_dir=DIR ...     on the first of two machines
-#   NODES=2 NODE_RANK=1 MASTER_ADDR=first-host launch/torchrun.sh --run_dir=DIR ...     on the second
-#   NODES=2:4 MASTER_ADDR=first-host launch/torchrun.sh --run_dir=DIR ...               on two to four, the same on each
+#   more="--run_dir=DIR --ckpt_path=last --config FILE"
+#   NODES=2 NODE_RANK=0 MASTER_ADDR=first-host launch/torchrun.sh $more     on the first of two machines
+#   NODES=2 NODE_RANK=1 MASTER_ADDR=first-host launch/torchrun.sh $more     on the second
+#   NODES=2:4 MASTER_ADDR=first-host launch/torchrun.sh $more               on two to four, the same on each
 #
-# On several machines DIR is on a disk they share. Without NODE_RANK the rendezvous is elastic: machines may come and go
-# within the bounds of NODES, and everyone goes on from the last checkpoint.
+# On several machines DIR is on a disk they share, and --ckpt_path=last goes on with what is there. Without NODE_RANK the
+# rendezvous is elastic: machines may come and go within the bounds of NODES, and all go on from the last checkpoint.
 # PROCESSES  on this machine (its GPUs, or one)
 # RESTARTS   how often processes are started again after one has died (3); they go on from the last checkpoint
-# RUN_ID     name of the job, the same on all machines
+# RUN_ID     name of the job, the same on all machines and new for every job
 # JOIN_S     seconds to wait for the other machines (300)
 # Batch size and number of chains are those of all processes together, so the same command line means the same run on
 # any number of them.
@@ -27,7 +28,7 @@ elif [[ -n ${NODE_RANK:-} ]]; then
 else
   where=(--rdzv-backend=c10d --rdzv-endpoint="$address:$port" --rdzv-conf="join_timeout=${JOIN_S:-300}")
 fi
-[[ $nodes == 1 ]] || where+=(--rdzv-id="${RUN_ID:-gwg_dist}")
+[[ $nodes == 1 ]] || where+=(--rdzv-id="${RUN_ID:-none}")
 if [[ $nodes != 1 && ${NODE_RANK:-0} != 0 ]]; then  # torchrun's own message is a page
   until (exec 3<>"/dev/tcp/$address/$port") 2>/dev/null; do
     ((SECONDS < ${JOIN_S:-300})) || { echo "error: no machine 0 at $address:$port within ${JOIN_S:-300} s" >&2; exit 2; }

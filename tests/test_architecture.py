@@ -20,7 +20,8 @@ FLOORS = [
 ]
 # On two floors some parts build on others of the same floor.
 SIDEWAYS = {
-    ("distributed", "errors"), ("target", "spaces"), ("callbacks", "module"), ("callbacks", "strategy"), ("checkpoints", "callbacks"),
+    ("distributed", "errors"), ("target", "spaces"), ("callbacks", "module"),
+    ("callbacks", "strategy"), ("checkpoints", "callbacks"),
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from gwg_dist import bench, cli, evaluate, fit, sample
 from tests.conftest import ROOT
 from tests.runs import fails
 
-EXPERIMENTS = sorted((ROOT / "configs").rglob("*.yaml"))
+EXPERIMENTS = sorted((ROOT / "configs/experiment").rglob("*.yaml"))
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,7 @@ def test_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (["--nodes=0"], "nodes, processes and cpus must be positive, gpus not negative, got nodes 0"),
         (["--time=soon"], "time must be like 04:00:00"),
         (["--seeds=a-b"], "seeds must be like 0-9"),
+        (["--time=1", "--warning=90"], "warning must be shorter than time (1), got 90 s"),
         (["--name=bash"], "Lightning takes a job called bash for a shell"),
         (["--partitoin=x"], "did you mean partition?"),
         (["--", "--model.nm_steps=3"], "did you mean model.num_steps?"),

@@ -1,5 +1,6 @@
 """Told to stop: at any moment, on any rank, under any launcher, a run ends within seconds and goes on where it was."""
 
+import json
 import os
 import signal
 import subprocess
@@ -64,6 +65,29 @@ def test_a_signal_in_an_evaluation_does_not_wait_for_it(tmp_path: Path) -> None:
     assert "iteration 20: log-likelihood" in log.read_text().split("going on from iteration 20")[1]
 
 
+def test_an_evaluation_that_was_left_out_at_the_end_leaves_it_undecided(tmp_path: Path) -> None:
+    """best.ckpt is of iteration 10; that of 20 was cut short, so the closing evaluation compares both."""
+    settings = ["--trainer.max_steps=20", "--evaluation.every=10", "--model.learning_rate=0.03", "--ema.decay=0", *CALM]
+    settings += ["--evaluation.final_temperatures=500", "--evaluation.num_chains=50"]
+    folder, log = tmp_path / "run", tmp_path / "log"
+    assert run("gwg_dist.fit", command(folder, *settings, "--trainer.max_steps=10"), log) == 0
+    slow = [*settings, "--evaluation.num_temperatures=1000000", "--ckpt_path=last"]
+    process = start("gwg_dist.fit", command(folder, *slow), log)
+    wait_for(lambda: phase(folder) == "likelihood", process, log)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(SECONDS) == 75, log.read_text()
+    assert (checkpoint(folder / "last.ckpt")["global_step"], checkpoint(folder / "best.ckpt")["global_step"]) == (
+        20,
+        10,
+    )
+    (folder / "results.json").unlink()
+    assert run("gwg_dist.fit", command(folder, *settings, "--ckpt_path=last"), log) == 0, log.read_text()
+    assert log.read_text().count("left out") == 0
+    results = json.loads((folder / "results.json").read_text())
+    assert results["iteration"] == 20, "the later weights are better after so few iterations"
+    assert checkpoint(folder / "best.ckpt")["global_step"] == 20
+
+
 def test_a_signal_before_and_after_training_ends_at_once(tmp_path: Path) -> None:
     """There is nothing to save then: what was there stays, and --resume goes on."""
     folder, log = tmp_path / "run", tmp_path / "log"
@@ -73,11 +97,14 @@ def test_a_signal_before_and_after_training_ends_at_once(tmp_path: Path) -> None
     time.sleep(1.5)
     process.send_signal(signal.SIGUSR1)
     assert process.wait(SECONDS) == 75, log.read_text()
+    assert not (folder / "results.json").exists()
+    assert checkpoint(folder / "last.ckpt")["global_step"] == 10, "it was told in the closing evaluation"
     assert "Traceback" not in log.read_text()
-    process = start("gwg_dist.fit", [*final, "--ckpt_path=last"], log)
+    slow = "--evaluation.final_temperatures=1000000"
+    process = start("gwg_dist.fit", [*final, slow, "--ckpt_path=last"], log)
     time.sleep(4)  # imports are over or nearly so
     process.send_signal(signal.SIGTERM)
-    assert process.wait(SECONDS) in (75, -signal.SIGTERM, 0), "before Python handles signals, the system ends it"
+    assert process.wait(SECONDS) in (75, -signal.SIGTERM), "before Python handles signals, the system ends it"
     assert run("gwg_dist.fit", [*final, "--ckpt_path=last"], log) == 0
     assert checkpoint(folder / "last.ckpt")["global_step"] == 10
     assert (folder / "results.json").exists()
@@ -185,6 +212,17 @@ def test_torchrun_brings_a_killed_rank_back(tmp_path: Path) -> None:
     assert "going on from iteration" in log.read_text()
     assert run("gwg_dist.fit", command(tmp_path / "calm", *settings, *DDP), log) == 0
     assert_same_state(folder / "last.ckpt", tmp_path / "calm/last.ckpt")
+
+
+@pytest.mark.slow
+def test_restarts_do_not_overwrite_another_run(tmp_path: Path) -> None:
+    """A mistake stays one, however often torchrun tries."""
+    folder, log = tmp_path / "run", tmp_path / "log"
+    assert run("gwg_dist.fit", command(folder, "--trainer.max_steps=10", *CALM), log) == 0
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert torchrun(folder, log, "--trainer.max_steps=20", "--model.learning_rate=0.5", restarts=1).wait(150) != 0
+    assert log.read_text().count("already holds a run") == 2
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
 @pytest.mark.slow

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from gwg_dist import cli, evaluate, sample
+from gwg_dist import cli, doctor, evaluate, launch, sample
 from gwg_dist.bench.cli import bench
+from gwg_dist.tune.cli import Sweep
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
+NAMES = ("fit", "evaluate", "sample", "bench", "tune", "launch", "doctor")
 COMMANDS = re.findall(r"^python -m (gwg_dist\.\w+)(.*)$", README, re.MULTILINE)
 
 
@@ -25,7 +27,7 @@ def test_its_python_runs(tmp_path: Path) -> None:
 
 
 def test_it_shows_every_command() -> None:
-    assert {module for module, _ in COMMANDS} == {f"gwg_dist.{name}" for name in ("fit", "evaluate", "sample", "bench")}
+    assert {module for module, _ in COMMANDS} == {f"gwg_dist.{name}" for name in NAMES}
 
 
 @pytest.mark.parametrize(("module", "arguments"), COMMANDS, ids=lambda v: v.strip().replace("/", "_"))
@@ -38,16 +40,29 @@ def test_its_settings_exist(module: str, arguments: str) -> None:
             args[where : where + 2] = []
         cli.build_parser().parse_args(args)
         return
+    if "--" in args:
+        cli.build_parser().parse_args(args[args.index("--") + 1 :])
+        args = args[: args.index("--")]
     parser = cli.Parser(prog=module)
-    function = {"gwg_dist.evaluate": evaluate.evaluate, "gwg_dist.sample": sample.sample, "gwg_dist.bench": bench}
-    parser.add_function_arguments(function[module], as_positional=True, skip={"quick", "sweep"})
+    if module == "gwg_dist.tune":
+        pytest.importorskip("ray")
+        parser.add_argument("-c", "--config", action="config")
+        parser.add_argument("--resume")
+        parser.add_class_arguments(Sweep)
+        assert parser.parse_args(args) is not None
+        return
+    function = {
+        "gwg_dist.evaluate": evaluate.evaluate, "gwg_dist.sample": sample.sample, "gwg_dist.bench": bench,
+        "gwg_dist.launch": launch.launch, "gwg_dist.doctor": doctor.doctor,
+    }[module]  # fmt: skip
+    parser.add_function_arguments(function, as_positional=True, skip={"quick", "sweep", "fit"})
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--sweep", action="store_true")
     assert parser.parse_args(args) is not None
 
 
 def test_files_it_names_exist() -> None:
-    for path in re.findall(r"configs/experiment/\w+\.yaml|launch/\w+\.sh|docs/\w+\.png", README):
+    for path in re.findall(r"configs/\w+/\w+\.yaml|launch/[\w/]+\.(?:sh|sbatch)|docs/\w+\.png", README):
         assert (ROOT / path).is_file(), path
 
 

@@ -1,10 +1,9 @@
-"""Ends a run at a step that all ranks agree on when it is told to stop."""
+"""Ends a run at an iteration that all ranks agree on when it is told to stop."""
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import threading
 from types import FrameType
 from typing import Any, Self
@@ -22,18 +21,19 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 class Interruption(Callback):
     """SIGINT, SIGTERM and SIGUSR1 end training after the iteration they arrive in; the checkpoint is written as usual.
 
-    While the trainer trains, the handler sets a flag and nothing else: a handler that saves can meet ranks at different
-    points and hang. All ranks look at their flags together, at the end of an iteration and every few temperatures of
-    an estimate. Before and after training there is nothing to save: the handler raises Stopped there, and so does a
-    second Ctrl-C anywhere. A process that leaves like this tells the processes it started, or the one that started it.
+    From the first iteration on the handler sets a flag and nothing else: a handler that saves can meet ranks at
+    different points and hang. All ranks look at their flags together, at the end of an iteration and every few
+    temperatures of an estimate. Before, there is nothing to save: the handler raises Stopped, and so does a second
+    Ctrl-C anywhere. A process that leaves like this tells the processes it started, or the one that started it.
 
     A context: handlers are in place within it, in the main thread.
     """
 
     def __init__(self) -> None:
         self.received = 0
-        self._training = False
-        self._children: list[subprocess.Popen] = []
+        self.only_note = False
+        self.trainer: Trainer | None = None
+        self._parent: int | None = None
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -47,17 +47,21 @@ class Interruption(Callback):
             signal.signal(number, signal.SIG_IGN if self.received else handler)
         self._previous = {}
 
-    def agreed(self) -> bool:
-        """Whether any rank was told to stop. Called on all ranks at the same point."""
-        self.received = any_rank(self.received, self._device)
-        return self.received != 0
+    @property
+    def is_child(self) -> bool:
+        """Whether rank 0 of this run, and not a launcher, started this process."""
+        return self._parent is not None
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._children = getattr(trainer.strategy.launcher, "procs", [])
+    def agreed(self) -> bool:
+        """Whether any rank was told to stop. Called on all ranks at the same point, once there is a trainer."""
+        self.only_note = True
+        assert self.trainer is not None
+        agreed = any_rank(self.received, self.trainer.strategy.root_device)
+        self.received = self.received or agreed  # a signal that came meanwhile is for the next time
+        return agreed != 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._device = pl_module.device
-        self._training = True
+        self.only_note = True
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -65,23 +69,21 @@ class Interruption(Callback):
         if self.agreed():
             trainer.should_stop = True
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._training = False
-
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._training = False
+        self.only_note = False
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         again = number == self.received == signal.SIGINT
         first = self.received == 0
         self.received = self.received or number
-        if again or (first and not self._training):
+        if again or (first and not self.only_note):
             self.tell_others()
             raise Stopped(number)
 
     def tell_others(self) -> None:
         """Pass it on to processes that would wait for this one in vain; those that know pay no heed."""
-        for process in self._children:
+        launcher = self.trainer.strategy.launcher if self.trainer is not None else None
+        for process in getattr(launcher, "procs", []):
             process.send_signal(signal.SIGTERM)
         if self._parent is not None and self._parent == os.getppid():
             os.kill(self._parent, signal.SIGTERM)

@@ -110,7 +110,8 @@ class AISLikelihood(Callback):
     """Logs val/log_likelihood, test/log_likelihood (nats) and the state of the AIS weights; warns when they collapse.
 
     Put it after a WeightAveraging callback, so that it sees that iteration's average. ``latest`` is the newest report
-    and its iteration. An evaluation that a signal cuts short is ``due``: the resumed run makes up for it first.
+    and its iteration. An evaluation that a signal cuts short is ``due``: the resumed run makes up for it first. The
+    newest weights are ``undecided`` where their evaluation is due or its weights have collapsed.
 
     Args:
         every: iterations between two evaluations; the last iteration is evaluated as well. 0 turns it off.
@@ -139,6 +140,7 @@ class AISLikelihood(Callback):
         self.final_settings = replace(self.settings, num_temperatures=final_temperatures)
         self.latest: tuple[int, Report] | None = None
         self.due = False
+        self.undecided = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.due:
@@ -152,17 +154,17 @@ class AISLikelihood(Callback):
             self._evaluate(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"due": self.due}
+        return {"due": self.due, "undecided": self.undecided}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.due = state_dict["due"]
+        self.due, self.undecided = state_dict["due"], state_dict["undecided"]
 
     def _evaluate(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, EBMModule)
         step = trainer.global_step
         data: DiscreteData = module.data
         stops = [c.agreed for c in trainer.callbacks if isinstance(c, Interruption)]  # pyright: ignore[reportAttributeAccessIssue]
-        self.due = True
+        self.due = self.undecided = True
         with averaged_weights(trainer, module):
             try:
                 report = evaluate_module(
@@ -174,7 +176,7 @@ class AISLikelihood(Callback):
                     raise
                 trainer.should_stop = True
                 return
-        self.due = False
+        self.due, self.undecided = False, report.estimate.collapsed
         self.latest = (step, report)
         metrics = report.metrics()
         for logger in trainer.loggers:
