@@ -19,10 +19,11 @@ from pathlib import Path
 from tests.runs import STATES, checkpoint, command, differing, run, start
 
 SETTINGS = [
-    "--trainer.strategy=ddp", "--trainer.devices=2", "--trainer.max_steps=1500", "--evaluation.every=40",
+    "--trainer.strategy=ddp", "--trainer.devices=2", "--evaluation.every=40",
     "--evaluation.num_temperatures=300", "--evaluation.final_temperatures=2000", "--checkpoint_every=5",
     "--pictures_every=0", "--trainer.callbacks=tests.plugins.Watched",
 ]  # fmt: skip
+STEPS = 1500
 COMPARED = ("last.ckpt", "best.ckpt")
 
 
@@ -38,11 +39,11 @@ def gone(pid: int) -> bool:
         return True
 
 
-def kill_once(folder: Path, log: Path, chance: random.Random) -> tuple[str, str] | None:
+def kill_once(folder: Path, log: Path, settings: list[str], chance: random.Random) -> tuple[str, str] | None:
     """Go on with the run and kill it; the phase it was in and who was killed, or None where it ended before."""
     for path in [*folder.glob("phase.*"), *folder.glob("pid.*")]:
         path.unlink()
-    process = start("gwg_dist.fit", command(folder, "--ckpt_path=last", *SETTINGS), log)
+    process = start("gwg_dist.fit", command(folder, "--ckpt_path=last", *settings), log)
     in_start_up = chance.random() < 0.1
     delay = chance.uniform(0, 8) if in_start_up else chance.uniform(0, 4)
     while not in_start_up and not phase(folder) and process.poll() is None:
@@ -72,13 +73,14 @@ def kill_once(folder: Path, log: Path, chance: random.Random) -> tuple[str, str]
     return moment, whom
 
 
-def soak(kills: int, seed: int, work: Path) -> None:
+def soak(kills: int, seed: int, work: Path, *, steps: int = STEPS) -> None:
     """Raises SystemExit at the first difference."""
+    settings = [*SETTINGS, f"--trainer.max_steps={steps}"]
     chance = random.Random(seed)
     work.mkdir(parents=True, exist_ok=True)
     calm = work / "calm"
     began = time.monotonic()
-    if run("gwg_dist.fit", command(calm, *SETTINGS), work / "calm.log", timeout=900):
+    if run("gwg_dist.fit", command(calm, *settings), work / "calm.log", timeout=900):
         raise SystemExit(f"the undisturbed run failed: see {work}/calm.log")
     print(f"undisturbed: {time.monotonic() - began:.0f} s", flush=True)
     counts: Counter[tuple[str, str]] = Counter()
@@ -88,7 +90,7 @@ def soak(kills: int, seed: int, work: Path) -> None:
         folder, log = work / f"run{number}", work / f"run{number}.log"
         ended = False
         while not ended and done < kills:
-            killed = kill_once(folder, log, chance)
+            killed = kill_once(folder, log, settings, chance)
             ended = killed is None
             if killed is not None:
                 counts[killed] += 1
@@ -96,7 +98,7 @@ def soak(kills: int, seed: int, work: Path) -> None:
                 last = folder / "last.ckpt"
                 step = checkpoint(last)["global_step"] if last.exists() else 0
                 print(f"kill {done}: {killed[1]} in {killed[0]}, iteration {step}", flush=True)
-        if not ended and run("gwg_dist.fit", command(folder, "--ckpt_path=last", *SETTINGS), log, timeout=900):
+        if not ended and run("gwg_dist.fit", command(folder, "--ckpt_path=last", *settings), log, timeout=900):
             raise SystemExit(f"resuming failed: see {log}")
         for name in COMPARED:
             one, other = checkpoint(folder / name), checkpoint(calm / name)

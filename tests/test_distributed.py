@@ -3,16 +3,14 @@
 Same gradient as one process, different chains on every rank, chains that survive every change of the number of ranks.
 """
 
-import os
-import signal
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from gwg_dist.distributed import share
-from tests.runs import assert_same_state, checkpoint, command, run, start
+from tests.runs import assert_same_state, checkpoint, command, run
+from tests.soak import soak
 
 STAY = ["--model.sampler=tests.plugins.Stay", "--evaluation.every=0", "--pictures_every=0"]
 
@@ -96,19 +94,6 @@ def test_resuming_on_two_ranks_is_bit_for_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_kill_9_of_both_ranks_and_resume(tmp_path: Path) -> None:
-    """Both processes of a run killed at once, in the middle; resumed, it ends as if undisturbed."""
-    args = ["--checkpoint_every=5", "--evaluation.every=0", "--pictures_every=0", "--trainer.max_steps=150"]
-    ddp = ["--trainer.strategy=ddp", "--trainer.devices=2"]
-    fit(tmp_path / "calm", 2, *args)
-    last = tmp_path / "run/last.ckpt"
-    process = start("gwg_dist.fit", command(tmp_path / "run", *ddp, "--ckpt_path=last", *args), tmp_path / "killed.log")
-    deadline = time.monotonic() + 100
-    while not last.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(0.3)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert 0 < checkpoint(last)["global_step"] < 150
-    fit(tmp_path / "run", 2, *args)
-    assert_same_state(last, tmp_path / "calm/last.ckpt")
+def test_a_short_soak(tmp_path: Path) -> None:
+    """Three kills of both processes or one of them, at random moments; see tests/soak.py for more of it."""
+    soak(3, 0, tmp_path, steps=400)
