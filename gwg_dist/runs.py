@@ -2,7 +2,7 @@
 
 config.yaml        every setting, resolved
 last.ckpt          the newest state; ``fit --resume`` goes on from it
-previous.ckpt      the one before, for when the newest is damaged
+previous.ckpt      the one before; where the newest is found damaged, it becomes damaged.ckpt and this one is used
 best.ckpt          the state of the best validation likelihood
 metrics/           CSV, a file for every start of the run
 tensorboard/       the same for TensorBoard
