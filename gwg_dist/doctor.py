@@ -109,7 +109,7 @@ def package_version(name: str) -> Finding:
 
 def native_kernels() -> Finding:
     """The kernels in C, compiled."""
-    from gwg_dist.samplers import native
+    from gwg_dist.samplers.fast import native
 
     if os.environ.get("GWG_DIST_NATIVE") == "0":
         return Finding("switched off", WARNING, "unset GWG_DIST_NATIVE: small steps are slower in torch")

@@ -13,7 +13,7 @@ from gwg_dist.energies import Energy, IsingTorusEnergy, MLPEnergy, RBMEnergy, Re
 from gwg_dist.objectives import Objective
 from gwg_dist.reference import Reference
 from gwg_dist.samplers import BlockGibbs, Sampler, Target, run_chain
-from gwg_dist.samplers.pairs import InPlaceGWG
+from gwg_dist.samplers.fast.pairs import InPlaceGWG
 from gwg_dist.spaces import Binary, Categorical, Space
 from gwg_dist.target import ClosedForm
 

@@ -17,7 +17,7 @@ import torch
 
 from gwg_dist import doctor
 from gwg_dist.doctor import FAILED, OK, WARNING, Check, Finding
-from gwg_dist.samplers import native
+from gwg_dist.samplers.fast import native
 from tests.runs import fails, run, start
 
 

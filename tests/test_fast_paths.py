@@ -13,11 +13,12 @@ from gwg_dist.energies import Energy, IsingEnergy, IsingTorusEnergy, MLPEnergy, 
 from gwg_dist.evaluation import ais
 from gwg_dist.module import EBMModule
 from gwg_dist.reference import Reference
-from gwg_dist.samplers import GWG, Info, Sampler, SurrogateGWG, Target, native, plan_chains, run_chain
-from gwg_dist.samplers.binary import BinaryGWG
+from gwg_dist.samplers import GWG, Info, Sampler, SurrogateGWG, Target, plan_chains, run_chain
 from gwg_dist.samplers.block_gibbs import BlockGibbs
 from gwg_dist.samplers.draws import block_size
-from gwg_dist.samplers.pairs import DensePairGWG, InPlaceGWG, MoveNoise, SparsePairGWG
+from gwg_dist.samplers.fast import native
+from gwg_dist.samplers.fast.binary import BinaryGWG
+from gwg_dist.samplers.fast.pairs import DensePairGWG, InPlaceGWG, MoveNoise, SparsePairGWG
 from gwg_dist.spaces import Binary, Categorical, Change, Space
 from gwg_dist.target import IncrementalTarget
 from tests.kernels import TOLERANCE, assert_exact, exact_pi, make_target, neighbours, paper_proposal

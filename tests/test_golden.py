@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from gwg_dist.samplers import native
+from gwg_dist.samplers.fast import native
 from tests import golden
 
 EXPECTED = json.loads(golden.FILE.read_text())

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from gwg_dist.energies import PottsEnergy, ResNetEnergy
 from gwg_dist.evaluation import ais
 from gwg_dist.reference import Reference
-from gwg_dist.samplers import GWG, ChainResult, Gibbs, Sampler, Target, graphs, run, run_chain
-from gwg_dist.samplers.graphs import GraphedStep, graphed, tree_copy
+from gwg_dist.samplers import GWG, ChainResult, Gibbs, Sampler, Target, run, run_chain
+from gwg_dist.samplers.fast import graphs
+from gwg_dist.samplers.fast.graphs import GraphedStep, graphed, tree_copy
 from gwg_dist.samplers.run import Plan, plan_chains
 from gwg_dist.spaces import Binary
 from gwg_dist.target import IncrementalTarget

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gwg_dist.samplers import native
 from gwg_dist.samplers.base import Info, Sampler
+from gwg_dist.samplers.fast import native
 from gwg_dist.target import ColouredPairs, IncrementalTarget, Target
 
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gwg_dist.samplers import binary, pairs
 from gwg_dist.samplers.base import Info, Sampler, select
 from gwg_dist.samplers.draws import Softmax, inverse_cdf, softmax
+from gwg_dist.samplers.fast import binary, pairs
 from gwg_dist.target import Evaluation, Target
 
 

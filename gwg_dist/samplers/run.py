@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from gwg_dist.distributed import rank
-from gwg_dist.samplers import native
 from gwg_dist.samplers.base import Info, Sampler, State
-from gwg_dist.samplers.graphs import graphed, tree_clone
+from gwg_dist.samplers.fast import native
+from gwg_dist.samplers.fast.graphs import graphed, tree_clone
 from gwg_dist.target import IncrementalTarget, Target
 
 BACKENDS = ("auto", "plain", "eager", "compiled", "graph")

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gwg_dist.samplers import native
 from gwg_dist.samplers.base import Info
 from gwg_dist.samplers.draws import block_size
-from gwg_dist.samplers.pairs import InPlaceGWG, MoveNoise
+from gwg_dist.samplers.fast import native
+from gwg_dist.samplers.fast.pairs import InPlaceGWG, MoveNoise
 from gwg_dist.spaces import Binary
 from gwg_dist.target import HiddenUnits, IncrementalTarget, Target
 
