@@ -113,12 +113,12 @@ def gwg_transition_matrix(sampler: GWG, target: Target, beta: float) -> Tensor:
     beta_tensor = torch.tensor(beta, dtype=torch.float64)
     state = sampler.init(target, x, beta_tensor)
 
-    accepted, info = sampler.step(target, state, GWGNoise(middle, torch.zeros_like(middle)), beta_tensor)
+    accepted, info = sampler.step(target, state, GWGNoise(middle, torch.zeros_like(middle)))
     assert (info.accept_prob > 0).all(), "a proposal that can never be accepted"
     assert torch.equal(space.decode(accepted.x), codes[destination]), "the move did not lead where it should"
     assert (info.hops == 1).all()
     certain = torch.full_like(middle, 1 - 1e-16)
-    rejected, info_again = sampler.step(target, state, GWGNoise(middle, certain), beta_tensor)
+    rejected, info_again = sampler.step(target, state, GWGNoise(middle, certain))
     assert torch.equal(info.accept_prob, info_again.accept_prob)
     for after in (accepted, rejected):
         fresh = target.evaluate(after.x)

@@ -14,12 +14,12 @@ def conditional_matrix(name: str, beta: float, sampler: Gibbs) -> tuple[torch.Te
     space = target.space
     codes = space.all_codes().long()
     place = space.num_categories ** torch.arange(space.num_sites - 1, -1, -1)
-    state = sampler.init(target, space.encode(codes, torch.float64), torch.tensor(1.0))
+    state = sampler.init(target, space.encode(codes, torch.float64), torch.tensor(beta, dtype=torch.float64))
     matrix = torch.zeros(len(codes), len(codes), dtype=torch.float64)
     rows = torch.arange(len(codes))
     for i in range(space.num_sites):
         site = torch.full((len(codes),), i)
-        log_p, _ = sampler.log_conditional(target, state, site, torch.tensor(beta, dtype=torch.float64))
+        log_p, _ = sampler.log_conditional(target, state, site)
         for shift in range(space.num_categories):
             category = (codes[:, i] + shift) % space.num_categories
             landed = (codes * place).sum(1) + (category - codes[:, i]) * place[i]
@@ -41,15 +41,14 @@ def test_the_step_draws_what_the_conditional_says(name: str) -> None:
     space = target.space
     codes = space.all_codes()
     sampler = Gibbs()
-    state = sampler.init(target, space.encode(codes, torch.float64), torch.tensor(1.0))
-    beta = torch.tensor(1.0, dtype=torch.float64)
+    state = sampler.init(target, space.encode(codes, torch.float64), torch.tensor(1.0, dtype=torch.float64))
     for i in range(space.num_sites):
         site = torch.full((len(codes),), i)
-        log_p, _ = sampler.log_conditional(target, state, site, beta)
+        log_p, _ = sampler.log_conditional(target, state, site)
         upper = log_p.exp().cumsum(1)
         for shift in range(space.num_categories):
             inside = upper[:, shift] - log_p[:, shift].exp() * 1e-6
-            after, info = sampler.step(target, state, GibbsNoise(site, inside), beta)
+            after, info = sampler.step(target, state, GibbsNoise(site, inside))
             expected = codes.clone()
             expected[:, i] = (codes[:, i] + shift) % space.num_categories
             assert torch.equal(space.decode(after.x), expected)
@@ -69,7 +68,7 @@ def test_systematic_scan_visits_every_site_once_from_a_random_first_one() -> Non
     for _ in range(space.num_sites):
         noise = sampler.draw(state, generator)
         visited.append(torch.where(state.position < 0, noise.site, state.position))
-        state, _ = sampler.step(target, state, noise, torch.tensor(1.0, dtype=torch.float64))
+        state, _ = sampler.step(target, state, noise)
     sites = torch.stack(visited, 1)
     assert torch.equal(sites.sort(1).values, torch.arange(space.num_sites).expand(400, -1))
     assert len(sites[:, 0].unique()) == space.num_sites

@@ -4,8 +4,10 @@ Tests that need a CUDA device are skipped where there is none. The memory that a
 everywhere, with a stand-in for the capture that runs the function again where a graph would be replayed.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,9 @@ from torch import Tensor, nn
 from gwg_dist.energies import PottsEnergy, ResNetEnergy
 from gwg_dist.evaluation import ais
 from gwg_dist.reference import Reference
-from gwg_dist.samplers import GWG, ChainResult, Gibbs, Sampler, Target, run, run_chain
+from gwg_dist.samplers import GWG, ChainResult, Gibbs, Kernel, Sampler, Target, run, run_chain
 from gwg_dist.samplers.fast import graphs
-from gwg_dist.samplers.fast.graphs import GraphedStep, graphed, tree_copy
+from gwg_dist.samplers.fast.graphs import Graphed, Memory, tree_copy
 from gwg_dist.samplers.run import Plan, plan_chains
 from gwg_dist.spaces import Binary
 from gwg_dist.target import IncrementalTarget
@@ -99,16 +101,16 @@ def check_graph(sampler: Sampler, target: Target, device: str) -> None:
 
 
 @pytest.fixture
-def captures(monkeypatch: pytest.MonkeyPatch) -> list[GraphedStep]:
+def captures(monkeypatch: pytest.MonkeyPatch) -> list[Memory]:
     """The graphs captured during a test."""
-    made: list[GraphedStep] = []
+    made: list[Memory] = []
 
-    class Noted(GraphedStep):
+    class Noted(Memory):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)
             made.append(self)
 
-    monkeypatch.setattr(graphs, "GraphedStep", Noted)
+    monkeypatch.setattr(graphs, "Memory", Noted)
     return made
 
 
@@ -125,11 +127,8 @@ def rerun(function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """The backend "graph" by ``rerun`` on a CPU, against eager steps on the same noise; increments refreshed often."""
 
-    def plan(sampler: Sampler, target: Target, x: Tensor, *, annealed: bool = False, backend: str = "auto") -> Plan:
-        step, annealed_step = run._step, run._annealed_step
-        if backend == "graph":
-            step, annealed_step = graphed(step, rerun), graphed(annealed_step, rerun)
-        return Plan(sampler, target.frozen(), step, annealed_step, backend)
+    def plan(kernel: Kernel, target: Target, x: Tensor, *, beta: Tensor | None = None, backend: str = "auto") -> Plan:
+        return Plan(Graphed(kernel, rerun) if backend == "graph" else kernel, target.frozen())
 
     monkeypatch.setattr(run, "plan_chains", plan)
     monkeypatch.setattr(IncrementalTarget, "refresh_every", 10)
@@ -137,45 +136,46 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
 @pytest.mark.parametrize(("kind", "name"), MODELS)
-def test_memory_of_a_graph(kind: str, name: str, sampler: Sampler, stand_in: None, captures: list[GraphedStep]) -> None:
-    """One capture for steps at one beta and one for annealed steps, whatever the weights, betas and starts."""
+def test_memory_of_a_graph(kind: str, name: str, sampler: Sampler, stand_in: None, captures: list[Memory]) -> None:
+    """One capture of the step and one of the change of beta, whatever the weights, betas and starts."""
     check_graph(sampler, model(kind, name, "cpu"), "cpu")
-    assert len(captures) == 2
+    assert [sorted(memory.graphs) for memory in captures] == [["step", "temper"]]
 
 
-class KeepsIncrements(GraphedStep):
+class KeepsIncrements(Memory):
     """Steps on the weights as they were at the capture."""
 
-    def __call__(self, target: Target, state: Any, noise: Any, beta: Tensor) -> tuple[Any, Any]:
-        return super().__call__(self.target, state, noise, beta)
+    def step(self, target: Target, state: Any, noise: Any) -> tuple[Any, Any]:
+        return super().step(self.target, state, noise)
 
 
-class KeepsState(GraphedStep):
+class KeepsState(Memory):
     """Goes on from where the last run ended."""
 
-    def __call__(self, target: Target, state: Any, noise: Any, beta: Tensor) -> tuple[Any, Any]:
-        return super().__call__(target, self.state, noise, beta)
+    def step(self, target: Target, state: Any, noise: Any) -> tuple[Any, Any]:
+        return super().step(target, self.state, noise)
 
 
-class KeepsNoise(GraphedStep):
+class KeepsNoise(Memory):
     """Makes the same move again and again."""
 
-    def __call__(self, target: Target, state: Any, noise: Any, beta: Tensor) -> tuple[Any, Any]:
-        return super().__call__(target, state, self.noise, beta)
+    def step(self, target: Target, state: Any, noise: Any) -> tuple[Any, Any]:
+        return super().step(target, state, self.inputs.get("step", noise))
 
 
-class KeepsBeta(GraphedStep):
-    """Steps at the beta of the capture."""
+class KeepsBeta(Memory):
+    """Goes on at the beta of the first change."""
 
-    def __call__(self, target: Target, state: Any, noise: Any, beta: Tensor) -> tuple[Any, Any]:
-        return super().__call__(target, state, noise, self.beta)
+    def temper(self, target: Target, state: Any, beta: Tensor) -> Any:
+        return super().temper(target, state, self.inputs.get("temper", beta))
 
 
 @pytest.mark.parametrize("mutated", [KeepsIncrements, KeepsState, KeepsNoise, KeepsBeta])
 def test_mutants_of_the_memory_are_caught(
-    mutated: type[GraphedStep], stand_in: None, monkeypatch: pytest.MonkeyPatch
+    mutated: type[Memory], stand_in: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graphs, "GraphedStep", mutated)
+    monkeypatch.setattr(graphs, "Memory", mutated)
+    monkeypatch.setattr(graphs, "_memories", cache(OrderedDict))
     with pytest.raises(AssertionError, match="another chain"):
         check_graph(GWG(), model("rbm", "binary", "cpu"), "cpu")
 
@@ -186,20 +186,20 @@ def test_a_graph_takes_the_state_that_it_is_given() -> None:
     x, beta = starts(target, "cpu"), torch.tensor(0.8, dtype=torch.float64)
     sampler, generator = GWG(), torch.Generator().manual_seed(1)
     state = sampler.init(target, x, beta)
-    step = GraphedStep(run._step, rerun, sampler, target, state, sampler.draw(state, generator), beta)
+    memory = Memory(Graphed(sampler, rerun), target, state)
     for start in (x, x.flip(0), x):
         given = expected = sampler.init(target, start, beta)
         found = given
         for _ in range(3):
             noise = sampler.draw(expected, generator)
-            expected, info = sampler.step(target, expected, noise, beta)
-            found, found_info = step(target, found, noise, beta)
+            expected, info = sampler.step(target, expected, noise)
+            found, found_info = memory.step(target, found, noise)
             assert torch.equal(found.x, expected.x)
             assert torch.equal(found_info.accept_prob, info.accept_prob)
         assert torch.equal(given.x, start)
 
 
-def test_weights_in_another_place_are_captured_anew(stand_in: None, captures: list[GraphedStep]) -> None:
+def test_weights_in_another_place_are_captured_anew(stand_in: None, captures: list[Memory]) -> None:
     target = model("mlp", "binary", "cpu")
     assert isinstance(target.energy, nn.Module)
     x = starts(target, "cpu")
@@ -236,17 +236,17 @@ def test_a_graph_needs_cuda() -> None:
 @needs_cuda
 def test_graphs_are_the_usual_backend_on_cuda() -> None:
     target = model("mlp", "binary", "cuda")
-    assert plan_chains(GWG(), target, starts(target, "cuda")).backend == "graph"
+    assert isinstance(plan_chains(GWG(), target, starts(target, "cuda")).kernel, Graphed)
 
 
 @needs_cuda
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
 @pytest.mark.parametrize(("kind", "name"), [*MODELS, ("resnet", "image")])
-def test_graph_equals_eager(kind: str, name: str, sampler: Sampler, captures: list[GraphedStep]) -> None:
+def test_graph_equals_eager(kind: str, name: str, sampler: Sampler, captures: list[Memory]) -> None:
     """On the same noise; neither new weights nor new betas are captured again, and nothing is compiled."""
     compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     check_graph(sampler, model(kind, name, "cuda"), "cuda")
-    assert len(captures) == 2
+    assert [sorted(memory.graphs) for memory in captures] == [["step", "temper"]]
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled
 
 
@@ -332,16 +332,17 @@ def test_no_step_synchronises(kind: str, name: str, sampler: Sampler, backend: s
     x, generator = starts(target, "cuda"), torch.Generator("cuda").manual_seed(0)
     betas = torch.linspace(0.5, 1, 5, dtype=torch.float64, device="cuda")
     with torch.no_grad():
-        plan = plan_chains(sampler, target, x, annealed=annealed, backend=backend)
-        step = plan.annealed_step if annealed else plan.step
-        state = plan.sampler.init(plan.target, x, betas[0])
+        kernel, frozen = plan_chains(sampler, target, x, beta=None if annealed else betas[0], backend=backend)
+        state = kernel.init(frozen, x, betas[0])
         accept_prob = x.new_zeros(len(x))
-        state, _ = step(plan.sampler, plan.target, state, plan.sampler.draw(state, generator), betas[0])
+        state = kernel.temper(frozen, state, betas[0])
+        state, _ = kernel.step(frozen, state, kernel.draw(state, generator))
         torch.cuda.synchronize()
         with no_synchronisation():
             for t in range(5):
-                noise = plan.sampler.draw(state, generator)
-                state, info = step(plan.sampler, plan.target, state, noise, betas[t if annealed else 0])
+                if annealed:
+                    state = kernel.temper(frozen, state, betas[t])
+                state, info = kernel.step(frozen, state, kernel.draw(state, generator))
                 accept_prob += info.accept_prob
     assert torch.isfinite(accept_prob).all()
 

@@ -50,9 +50,9 @@ def test_a_vector_of_betas_is_a_chain_for_each(name: str) -> None:
     betas = torch.linspace(0, 1, 12, dtype=torch.float64)
     state = sampler.init(target, x, betas)
     noise = sampler.draw(state, generator)
-    together, info = sampler.step(target, state, noise, betas)
+    together, info = sampler.step(target, state, noise)
     for i, beta in enumerate(betas):
-        alone, info_alone = sampler.step(target, sampler.temper(target, state, beta), noise, beta)
+        alone, info_alone = sampler.step(target, sampler.temper(target, state, beta), noise)
         assert torch.equal(together.x[i], alone.x[i])
         assert abs(info.accept_prob[i] - info_alone.accept_prob[i]) < 1e-12
 

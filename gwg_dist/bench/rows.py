@@ -105,16 +105,16 @@ class Stepper:
 
     def __init__(self, model: Model, sampler: Sampler, steps: int, backend: str) -> None:
         with torch.no_grad():
-            self.plan = plan_chains(sampler, model.target, model.x, backend=backend)
-            self.beta = torch.ones((), device=model.x.device)
-            self.state = self.plan.sampler.init(self.plan.target, model.x, self.beta)
+            beta = torch.ones((), device=model.x.device)
+            self.plan = plan_chains(sampler, model.target, model.x, beta=beta, backend=backend)
+            self.state = self.plan.kernel.init(self.plan.target, model.x, beta)
         self.steps, self.generator = steps, model.generator
 
     def run(self) -> None:
-        sampler, target, step, _, _ = self.plan
+        kernel, target = self.plan
         with torch.no_grad():
             for _ in range(self.steps):
-                self.state, _ = step(sampler, target, self.state, sampler.draw(self.state, self.generator), self.beta)
+                self.state, _ = kernel.step(target, self.state, kernel.draw(self.state, self.generator))
 
 
 def pcd_sides(model: Model, sampler: Sampler, num_steps: int, backend: str) -> Sides:

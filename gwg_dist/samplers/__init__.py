@@ -1,6 +1,6 @@
 """Markov kernels and the loop that runs them. Needs torch alone."""
 
-from gwg_dist.samplers.base import Info, Sampler, State
+from gwg_dist.samplers.base import Info, Kernel, Sampler, State
 from gwg_dist.samplers.block_gibbs import BlockGibbs
 from gwg_dist.samplers.gibbs import Gibbs
 from gwg_dist.samplers.gwg import GWG
@@ -9,6 +9,6 @@ from gwg_dist.samplers.surrogate import SurrogateGWG
 from gwg_dist.target import Evaluation, Target
 
 __all__ = [
-    "GWG", "BlockGibbs", "ChainResult", "Evaluation", "Gibbs", "Info", "Sampler", "State", "SurrogateGWG", "Target",
-    "plan_chains", "run_chain",
+    "GWG", "BlockGibbs", "ChainResult", "Evaluation", "Gibbs", "Info", "Kernel", "Sampler", "State", "SurrogateGWG",
+    "Target", "plan_chains", "run_chain",
 ]  # fmt: skip

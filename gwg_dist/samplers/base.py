@@ -1,10 +1,8 @@
-"""The interface of a sampler: a frozen dataclass of settings with three pure functions.
+"""The interface of a Markov kernel: three pure functions, and beta in the state alone.
 
 ``init`` evaluates the target at the start, ``draw`` makes all the randomness of a step, ``step`` is deterministic
 given that noise: no host synchronisation, fixed shapes, no gradient in the weights. So a step can be compiled,
 captured, and enumerated: force the noise and read the acceptance probability.
-
-Not implemented: adaptation of settings during a run.
 """
 
 from __future__ import annotations
@@ -33,6 +31,11 @@ class State(Protocol):
         """-E(x), untempered, ``(B,)`` nats."""
         ...
 
+    @property
+    def beta(self) -> Tensor:
+        """The beta of the next step, 0-d or one a chain, ``(B,)``."""
+        ...
+
 
 class Info(NamedTuple):
     """What a step did, each ``(B,)``.
@@ -46,44 +49,52 @@ class Info(NamedTuple):
     hops: Tensor
 
 
-class Sampler(ABC):
-    """A Markov kernel that leaves p_beta invariant. States and noise are named tuples of the kernel's own."""
+class Kernel(ABC):
+    """A Markov kernel that leaves p_beta invariant. States and noise are tuples of the kernel's own.
 
-    in_place = False
-    """Whether a step writes over the state that it takes: then it is run as it is, never compiled or captured."""
+    A step may write over the state that it takes: go on with the state that it returns.
+    """
+
+    def refusal(self, target: Target) -> str | None:
+        """Why this kernel cannot run on ``target``, in a sentence that names what it needs; None where it can."""
+        return None
 
     @abstractmethod
     def init(self, target: Target, x: Tensor, beta: Tensor) -> Any:
-        """The state of chains that stand at ``x``, ready for a step at ``beta``."""
+        """The state of chains that stand at ``x``, ready for a step at ``beta``, 0-d or ``(B,)``."""
 
     @abstractmethod
     def draw(self, state: Any, generator: torch.Generator) -> Any:
         """The noise of one step, drawn on the generator's device."""
 
     @abstractmethod
-    def step(self, target: Target, state: Any, noise: Any, beta: Tensor) -> tuple[Any, Info]:
-        """One transition at ``beta``, 0-d or ``(B,)``: that of ``init``, of the step before, or of ``temper``."""
+    def step(self, target: Target, state: Any, noise: Any) -> tuple[Any, Info]:
+        """One transition at the beta of the state."""
 
+    @abstractmethod
     def temper(self, target: Target, state: Any, beta: Tensor) -> Any:
-        """The same chains, ready for a step at another ``beta``."""
-        del target, beta
+        """The same chains, ready for a step at another ``beta`` of the same shape."""
+
+    def refresh(self, target: Target, state: Any) -> Any:
+        """The same chains with what the state has accumulated made from scratch, to stop the drift of rounding."""
+        return self.init(target, state.x, state.beta)
+
+    def release(self, state: Any) -> Any:
+        """The last state of a run, in memory that no later run writes over."""
         return state
 
-    def refresh(self, target: Target, state: Any, beta: Tensor) -> Any:
-        """The same chains with what the state has accumulated made from scratch, to stop the drift of rounding."""
-        return self.init(target, state.x, beta)
 
-    def specialised(self, target: Target, x: Tensor, *, annealed: bool) -> Sampler:
-        """A faster implementation of the very same kernel for this target and chains like ``x``, or the sampler itself.
-
-        ``annealed``: beta changes from step to step.
-        """
-        del target, x, annealed
-        return self
+class Sampler(Kernel):
+    """A kernel that a user picks: a frozen dataclass of settings."""
 
 
 def select(accepted: Tensor, new: T, old: T) -> T:
-    """``new`` for the chains ``(B,)`` that accepted, ``old`` for the others; tuples of tensors go field by field."""
+    """``new`` for the chains ``(B,)`` that accepted, ``old`` for the others; tuples of tensors go field by field.
+
+    What is the same object in both is kept as it is.
+    """
+    if new is old:
+        return old
     if isinstance(new, Tensor):
         return torch.where(accepted.reshape(-1, *[1] * (new.ndim - 1)), new, cast(Tensor, old))
     parts = [select(accepted, a, b) for a, b in zip(cast(tuple, new), cast(tuple, old), strict=True)]

@@ -14,18 +14,17 @@ import torch
 from torch import Tensor
 
 from gwg_dist.samplers.base import Info, Sampler
-from gwg_dist.samplers.fast import native
 from gwg_dist.target import ColouredPairs, IncrementalTarget, Target
 
 
 @dataclass
 class BlockGibbsState:
-    """``x`` ``(B, D)`` is moved in place. ``bias`` ``(D,)``: ∂f at x = 0. ``tables``: for the kernel in C."""
+    """``x`` ``(B, D)`` is moved in place. ``bias`` ``(D,)``: ∂f at x = 0."""
 
     x: Tensor
     bias: Tensor
+    beta: Tensor
     target: IncrementalTarget
-    tables: tuple[Tensor, ...]
 
     @property
     def f(self) -> Tensor:
@@ -33,10 +32,9 @@ class BlockGibbsState:
 
 
 class BlockGibbsNoise(NamedTuple):
-    """One of two: ``uniform`` ``(B, D)`` in [0, 1), or a ``seed`` a chain ``(B,)`` int64 for the kernel in C."""
+    """``uniform`` ``(B, D)`` in [0, 1)."""
 
-    uniform: Tensor | None
-    seed: Tensor | None
+    uniform: Tensor
 
 
 @dataclass(frozen=True)
@@ -49,63 +47,48 @@ class BlockGibbs(Sampler):
         ValueError: at the start of a run, another energy.
     """
 
-    in_place = True
+    def refusal(self, target: Target) -> str | None:
+        if has_colours(target.frozen()):
+            return None
+        name = type(target.energy).__name__
+        return f"BlockGibbs needs an energy with coloured sites, such as IsingTorusEnergy; {name} has none"
 
     def init(self, target: Target, x: Tensor, beta: Tensor) -> BlockGibbsState:
-        del beta
-        target = target.frozen()
-        if not isinstance(target, IncrementalTarget) or not isinstance(target.increments, ColouredPairs):
-            raise ValueError(
-                "BlockGibbs needs an energy with coloured sites, such as IsingTorusEnergy; "
-                f"{type(target.energy).__name__} has none"
-            )
-        bias = -target.increments.start(torch.zeros_like(x[:1])).grad[0]
-        tables = self.tables(target, bias) if _in_c(x) else ()
-        return BlockGibbsState(x.clone(memory_format=torch.contiguous_format), bias, target, tables)
+        target, pairs = coloured(target)
+        bias = -pairs.start(torch.zeros_like(x[:1])).grad[0]
+        return BlockGibbsState(x.clone(memory_format=torch.contiguous_format), bias, beta, target)
+
+    def temper(self, target: Target, state: BlockGibbsState, beta: Tensor) -> BlockGibbsState:
+        state.beta = beta
+        return state
 
     def draw(self, state: BlockGibbsState, generator: torch.Generator) -> BlockGibbsNoise:
         x = state.x
-        if state.tables:
-            return BlockGibbsNoise(None, torch.randint(-(2**63), 2**63 - 1, (len(x),), generator=generator))
-        return BlockGibbsNoise(torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype), None)
+        return BlockGibbsNoise(torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype))
 
-    def step(
-        self, target: Target, state: BlockGibbsState, noise: BlockGibbsNoise, beta: Tensor
-    ) -> tuple[BlockGibbsState, Info]:
-        pairs, x = state.target.increments, state.x
-        assert isinstance(pairs, ColouredPairs)
-        always = torch.ones_like(x[:, 0])
-        if noise.seed is not None:
-            hops, scale = torch.empty_like(always), beta.to(x.dtype).expand(len(x)).contiguous()
-            native.call(
-                "colour_sweep", *x.shape, len(state.tables[2]), len(state.tables[0]), *state.tables, scale, noise.seed,
-                torch.empty_like(state.bias), hops, x,
-            )  # fmt: skip
-            return state, Info(always, hops)
-        assert noise.uniform is not None
-        before = x.clone()
+    def step(self, target: Target, state: BlockGibbsState, noise: BlockGibbsNoise) -> tuple[BlockGibbsState, Info]:
+        _, pairs = coloured(state.target)
+        x, before = state.x, state.x.clone()
         for colour in pairs.colours:
-            x[:, colour] = (noise.uniform[:, colour] < self.probability(state, colour, beta)).to(x.dtype)
-        return state, Info(always, target.space.hamming(x, before))
+            x[:, colour] = (noise.uniform[:, colour] < self.probability(state, colour)).to(x.dtype)
+        return state, Info(torch.ones_like(x[:, 0]), target.space.hamming(x, before))
 
-    def probability(self, state: BlockGibbsState, colour: Tensor, beta: Tensor) -> Tensor:
+    def probability(self, state: BlockGibbsState, colour: Tensor) -> Tensor:
         """p(x_i = 1 | rest) at the sites of a colour, ``(B, sites)``."""
-        pairs, reference = state.target.increments, state.target.reference
-        assert isinstance(pairs, ColouredPairs)
+        (_, pairs), reference = coloured(state.target), state.target.reference
         slope = state.bias[colour] + (state.x[:, pairs.neighbours[colour]] * pairs.rows[colour]).sum(2)
-        logit = beta.reshape(-1, 1) * slope
+        logit = state.beta.reshape(-1, 1) * slope
         return torch.sigmoid(logit if reference is None else logit + reference.weights[colour])
 
-    def tables(self, target: IncrementalTarget, bias: Tensor) -> tuple[Tensor, ...]:
-        """Where colours end, the sites by colour, and in that order their neighbours, couplings, biases, references."""
-        pairs = target.increments
-        assert isinstance(pairs, ColouredPairs)
-        order = torch.cat(pairs.colours)
-        ends = torch.tensor([len(colour) for colour in pairs.colours]).cumsum(0)
-        reference = torch.zeros_like(bias) if target.reference is None else target.reference.weights
-        neighbours, rows = (table[order].T.contiguous() for table in (pairs.neighbours, pairs.rows))
-        return ends, order.int(), neighbours.int(), rows, bias[order], reference[order]
+
+def coloured(target: Target) -> tuple[IncrementalTarget, ColouredPairs]:
+    """The target by increments, and its coloured sites."""
+    target = target.frozen()
+    if not isinstance(target, IncrementalTarget) or not isinstance(target.increments, ColouredPairs):
+        raise ValueError(f"{target.energy} has no coloured sites")
+    return target, target.increments
 
 
-def _in_c(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype == torch.float32 and native.library() is not None
+def has_colours(target: Target) -> bool:
+    """Whether a frozen target moves by coloured pairs."""
+    return isinstance(target, IncrementalTarget) and isinstance(target.increments, ColouredPairs)

@@ -25,6 +25,7 @@ class GibbsState(NamedTuple):
     x: Tensor
     f: Tensor
     position: Tensor
+    beta: Tensor
 
 
 class GibbsNoise(NamedTuple):
@@ -53,31 +54,33 @@ class Gibbs(Sampler):
             raise ValueError(f"scan must be one of {', '.join(SCANS)}, got {self.scan!r}")
 
     def init(self, target: Target, x: Tensor, beta: Tensor) -> GibbsState:
-        del beta
-        return GibbsState(x, target.f(x), torch.full((len(x),), -1, device=x.device))
+        return GibbsState(x, target.f(x), torch.full((len(x),), -1, device=x.device), beta)
+
+    def temper(self, target: Target, state: GibbsState, beta: Tensor) -> GibbsState:
+        return state._replace(beta=beta)
 
     def draw(self, state: GibbsState, generator: torch.Generator) -> GibbsNoise:
         num, device = len(state.x), state.x.device
         site = torch.randint(state.x.shape[1], (num,), generator=generator, device=device)
         return GibbsNoise(site, torch.rand(num, generator=generator, device=device, dtype=torch.float64))
 
-    def refresh(self, target: Target, state: GibbsState, beta: Tensor) -> GibbsState:
-        return self.init(target, state.x, beta)._replace(position=state.position)
+    def refresh(self, target: Target, state: GibbsState) -> GibbsState:
+        return self.init(target, state.x, state.beta)._replace(position=state.position)
 
-    def step(self, target: Target, state: GibbsState, noise: GibbsNoise, beta: Tensor) -> tuple[GibbsState, Info]:
+    def step(self, target: Target, state: GibbsState, noise: GibbsNoise) -> tuple[GibbsState, Info]:
         space = target.space
         begun = (state.position >= 0) & (self.scan == "systematic")
         site = torch.where(begun, state.position, noise.site)
 
-        log_p, f_all = self.log_conditional(target, state, site, beta)
+        log_p, f_all = self.log_conditional(target, state, site)
         shift = inverse_cdf(log_p.exp(), noise.category)
         old = space.category_at(state.x, site)
         x = space.apply(state.x, Change(site, old, (old + shift) % space.num_categories))
         f = f_all.gather(1, shift[:, None])[:, 0]
         hops = (shift > 0).to(f.dtype)
-        return GibbsState(x, f, (site + 1) % space.num_sites), Info(torch.ones_like(f), hops)
+        return GibbsState(x, f, (site + 1) % space.num_sites, state.beta), Info(torch.ones_like(f), hops)
 
-    def log_conditional(self, target: Target, state: GibbsState, site: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+    def log_conditional(self, target: Target, state: GibbsState, site: Tensor) -> tuple[Tensor, Tensor]:
         """log p_beta(x_i = current + k mod K | the rest) at one site per chain, and f there, each ``(B, K)``."""
         space = target.space
         others = space.num_categories - 1
@@ -88,8 +91,8 @@ class Gibbs(Sampler):
         f = state.f.repeat_interleave(others)
         x_new = space.apply(x, change)
         f_new = target.f(x_new)
-        per_candidate = beta if beta.ndim == 0 else beta.repeat_interleave(others)
-        log_ratio = target.log_ratio(x_new, f_new, x, f, beta=per_candidate).unflatten(0, (-1, others))
+        beta = state.beta if state.beta.ndim == 0 else state.beta.repeat_interleave(others)
+        log_ratio = target.log_ratio(x_new, f_new, x, f, beta=beta).unflatten(0, (-1, others))
         stay = torch.zeros_like(state.f)[:, None]
         log_p = torch.log_softmax(torch.cat([stay, log_ratio], 1), 1)
         return log_p, torch.cat([state.f[:, None], f_new.unflatten(0, (-1, others))], 1)

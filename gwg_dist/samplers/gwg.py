@@ -13,16 +13,16 @@ from torch import Tensor
 
 from gwg_dist.samplers.base import Info, Sampler, select
 from gwg_dist.samplers.draws import Softmax, inverse_cdf, softmax
-from gwg_dist.samplers.fast import binary, pairs
 from gwg_dist.target import Evaluation, Target
 
 
 class GWGState(NamedTuple):
-    """``proposal`` is q(·|x) at the beta of the last step, so that it is made once a point and not once a step."""
+    """``proposal`` is q(·|x) at ``beta``, kept so that it is made once a point and not once a step."""
 
     x: Tensor
     evaluation: Evaluation
     proposal: Softmax
+    beta: Tensor
 
     @property
     def f(self) -> Tensor:
@@ -58,24 +58,18 @@ class GWG(Sampler):
 
     def init(self, target: Target, x: Tensor, beta: Tensor) -> GWGState:
         evaluation = target.evaluate(x)
-        return GWGState(x, evaluation, self.proposal(target, x, evaluation, beta))
-
-    def specialised(self, target: Target, x: Tensor, *, annealed: bool) -> Sampler:
-        if type(self) is not GWG:  # a subclass may change what a step does
-            return self
-        fixed = None if annealed else pairs.specialised(target, x, self.temperature)
-        return fixed or binary.specialised(target, x, self.temperature) or self
+        return GWGState(x, evaluation, self.proposal(target, x, evaluation, beta), beta)
 
     def temper(self, target: Target, state: GWGState, beta: Tensor) -> GWGState:
-        return state._replace(proposal=self.proposal(target, state.x, state.evaluation, beta))
+        return state._replace(proposal=self.proposal(target, state.x, state.evaluation, beta), beta=beta)
 
     def draw(self, state: GWGState, generator: torch.Generator) -> GWGNoise:
         like = state.evaluation.f
         uniform = torch.rand(2, len(like), generator=generator, device=like.device, dtype=torch.float64)
         return GWGNoise(uniform[0], uniform[1])
 
-    def step(self, target: Target, state: GWGState, noise: GWGNoise, beta: Tensor) -> tuple[GWGState, Info]:
-        x, here, forward = state
+    def step(self, target: Target, state: GWGState, noise: GWGNoise) -> tuple[GWGState, Info]:
+        x, here, forward, beta = state
         move = inverse_cdf(forward.weights, noise.move)
         change = target.space.change(x, move)
         x_new = target.space.apply(x, change)
@@ -92,7 +86,7 @@ class GWG(Sampler):
 
         made = change._replace(new=torch.where(accepted, change.new, change.old))
         evaluation, proposal = select(accepted, (there, backward), (here, forward))
-        state = GWGState(target.space.apply(x, made), evaluation, proposal)
+        state = GWGState(target.space.apply(x, made), evaluation, proposal, beta)
         return state, Info(accept_prob, accepted.to(x.dtype))
 
     def proposal(self, target: Target, x: Tensor, evaluation: Evaluation, beta: Tensor) -> Softmax:

@@ -35,6 +35,10 @@ class SurrogateState(NamedTuple):
     f: Tensor
     inner: GWGState
 
+    @property
+    def beta(self) -> Tensor:
+        return self.inner.beta
+
 
 class SurrogateNoise(NamedTuple):
     """The noise of the steps of a block, and a uniform number ``(B,)`` float64 that decides on it."""
@@ -82,14 +86,12 @@ class SurrogateGWG(Sampler):
         steps = tuple(GWGNoise(uniform[2 * t], uniform[2 * t + 1]) for t in range(self.block))
         return SurrogateNoise(steps, uniform[-1])
 
-    def step(
-        self, target: Target, state: SurrogateState, noise: SurrogateNoise, beta: Tensor
-    ) -> tuple[SurrogateState, Info]:
+    def step(self, target: Target, state: SurrogateState, noise: SurrogateNoise) -> tuple[SurrogateState, Info]:
         gwg, surrogate, inner = GWG(self.temperature), self.surrogate(target), state.inner
         for step_noise in noise.inner:
-            inner, _ = gwg.step(surrogate, inner, step_noise, beta)
+            inner, _ = gwg.step(surrogate, inner, step_noise)
         f = target.f(inner.x)
-        log_accept = beta * ((f - state.f) - (inner.f - state.inner.f))
+        log_accept = state.beta * ((f - state.f) - (inner.f - state.inner.f))
         accept_prob = log_accept.clamp(max=0).exp()
         accepted = noise.accept < accept_prob
         hops = target.space.hamming(inner.x, state.x) * accepted

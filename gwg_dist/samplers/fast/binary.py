@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gwg_dist.samplers.base import Info
+from gwg_dist.samplers.base import Info, Kernel
 from gwg_dist.samplers.draws import block_size
 from gwg_dist.samplers.fast import native
 from gwg_dist.samplers.fast.pairs import InPlaceGWG, MoveNoise
+from gwg_dist.samplers.gwg import GWG
 from gwg_dist.spaces import Binary
 from gwg_dist.target import HiddenUnits, IncrementalTarget, Target
 
@@ -31,6 +32,7 @@ class BinaryState:
     f: ``(B,)`` float64.
     weights: exp(d / τ - shift) of every move, ``(B, D)``; ``sums`` ``(B, blocks)`` and ``shift`` ``(B,)`` float64.
     scale: β / τ, ``(B,)``.
+    beta: 0-d or ``(B,)``.
     reference: log ref's slope / τ, ``(D,)``.
     hidden: pre-activations ``(B, H)`` and the sum of their softplus ``(B,)`` float64, or nothing.
     """
@@ -42,6 +44,7 @@ class BinaryState:
     sums: Tensor
     shift: Tensor
     scale: Tensor
+    beta: Tensor
     reference: Tensor
     hidden: tuple[Tensor, ...]
 
@@ -71,11 +74,12 @@ class BinaryGWG(InPlaceGWG):
         sums, shift = f.new_empty(len(x), -(-x.shape[1] // size)), torch.empty_like(f)
         state = BinaryState(
             (1 - 2 * x).contiguous(), evaluation.grad.to(x.dtype).contiguous(), f.clone(), torch.empty_like(x), sums,
-            shift, x.new_empty(len(x)), reference / self.temperature, hidden,
+            shift, x.new_empty(len(x)), beta, reference / self.temperature, hidden,
         )  # fmt: skip
         return self.temper(target, state, beta)
 
     def temper(self, target: Target, state: Any, beta: Tensor) -> Any:
+        state.beta = beta
         state.scale.copy_((beta / self.temperature).expand(len(state.scale)))
         state.call(
             "binary_weigh", block_size(state.position.shape[1]), state.position, state.grad, state.reference,
@@ -83,7 +87,7 @@ class BinaryGWG(InPlaceGWG):
         )  # fmt: skip
         return state
 
-    def step(self, target: Target, state: BinaryState, noise: MoveNoise, beta: Tensor) -> tuple[BinaryState, Info]:
+    def step(self, target: Target, state: BinaryState, noise: MoveNoise) -> tuple[BinaryState, Info]:
         num, num_sites = state.position.shape
         size, sites = block_size(num_sites), torch.empty(num, dtype=torch.int64)
         units = _units(target)
@@ -131,12 +135,14 @@ def _propose_hidden(state: BinaryState, units: HiddenUnits, noise: MoveNoise, si
     return made
 
 
-def specialised(target: Target, x: Tensor, temperature: float) -> BinaryGWG | None:
+def path(kernel: Kernel, target: Target, x: Tensor, beta: Tensor | None) -> Kernel | None:
     """The kernel for this target, or None: not binary, not on a CPU, no C compiler, or it moves by increments."""
+    if type(kernel) is not GWG:  # a subclass may change what a step does
+        return None
     suits = isinstance(target.space, Binary) and x.device.type == "cpu"
     suits = suits and (_units(target) is not None or not isinstance(target, IncrementalTarget))
     suits = suits and x.dtype in (torch.float32, torch.float64) and native.library() is not None
-    return BinaryGWG(temperature) if suits else None
+    return BinaryGWG(kernel.temperature) if suits else None
 
 
 def _units(target: Target) -> HiddenUnits | None:

@@ -1,8 +1,8 @@
 """Steps captured once in a CUDA graph and replayed: one launch a step in place of a few hundred.
 
-The graph reads the state, the noise, beta and the weights where they lay when it was captured, and writes the new
-state over the old one. Weights that change in place, by an optimizer or by a swap with their average, need no new
-capture; the addresses are checked. Noise is drawn outside, so the random stream is that of an eager run.
+A graph reads the state, the noise, beta and the weights where they lay when it was captured, and writes the new state
+over the old one. Weights that change in place, by an optimizer or by a swap with their average, need no new capture;
+the addresses are checked. Noise is drawn outside, so the random stream is that of an eager run.
 """
 
 from __future__ import annotations
@@ -10,20 +10,21 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gwg_dist.samplers.base import Info, Sampler
+from gwg_dist.samplers.base import Info, Kernel
 from gwg_dist.target import IncrementalTarget, Target
 
 Function = Callable[[], Any]
 Capture = Callable[[Function], tuple[Function, Any]]
 
 WARM_UPS = 3
-MAX_GRAPHS = 8
+MAX_MEMORIES = 8
 
 
 def capture_on_cuda(function: Function) -> tuple[Function, Any]:
@@ -40,68 +41,122 @@ def capture_on_cuda(function: Function) -> tuple[Function, Any]:
     return graph.replay, outputs
 
 
-class GraphedStep:
-    """A step on memory of its own.
+@dataclass(frozen=True)
+class Graphed(Kernel):
+    """``kernel`` by graphs, captured once for each energy and set of shapes and addresses.
 
     Args:
-        step: ``(sampler, target, state, noise, beta) -> (state, info)``.
+        kernel: whose steps are captured.
         capture: ``capture_on_cuda``, or a stand-in for tests.
-        sampler, target, state, noise, beta: of the first call; later ones have the same shapes.
     """
 
-    def __init__(
-        self, step: Callable, capture: Capture, sampler: Sampler, target: Target, state: Any, noise: Any, beta: Tensor
-    ) -> None:
-        self.state, self.noise, self.beta = tree_clone((state, noise, beta))
+    kernel: Kernel
+    capture: Capture = capture_on_cuda
+
+    def __str__(self) -> str:
+        return f"{self.kernel}, as CUDA graphs"
+
+    def init(self, target: Target, x: Tensor, beta: Tensor) -> Any:
+        return self.kernel.init(target, x, beta)
+
+    def draw(self, state: Any, generator: torch.Generator) -> Any:
+        return self.kernel.draw(state, generator)
+
+    def refresh(self, target: Target, state: Any) -> Any:
+        return self.kernel.refresh(target, state)
+
+    def release(self, state: Any) -> Any:
+        return tree_clone(state)
+
+    def step(self, target: Target, state: Any, noise: Any) -> tuple[Any, Info]:
+        return memory_of(self, target, state).step(target, state, noise)
+
+    def temper(self, target: Target, state: Any, beta: Tensor) -> Any:
+        return memory_of(self, target, state).temper(target, state, beta)
+
+
+class Memory:
+    """The memory that the graphs of a kernel read and write: the state, the noise, beta, the weights' increments.
+
+    Args:
+        graphed: the kernel and how it is captured.
+        target: of the first call; later ones have the same shapes.
+        state: of the first call.
+    """
+
+    def __init__(self, graphed: Graphed, target: Target, state: Any) -> None:
+        self.kernel, self.capture = graphed.kernel, graphed.capture
+        self.state = tree_clone(state)
+        self.inputs: dict[str, Any] = {}
+        self.graphs: dict[str, tuple[Function, Any]] = {}
         self.target = target
         if isinstance(target, IncrementalTarget):
             self.target = IncrementalTarget(target, tree_clone(target.increments))
 
+    def step(self, target: Target, state: Any, noise: Any) -> tuple[Any, Info]:
         def run() -> Info:
-            new, info = step(sampler, self.target, self.state, self.noise, self.beta)
+            new, info = self.kernel.step(self.target, self.state, self.inputs["step"])
             tree_copy(self.state, new)
             return info
 
-        self.replay, self.info = capture(run)
+        info = self._replayed("step", run, target, state, noise)
+        return self.state, info
 
-    def __call__(self, target: Target, state: Any, noise: Any, beta: Tensor) -> tuple[Any, Info]:
-        if state is not self.state:  # the start of a run: the state from outside, and the weights' increments
-            tree_copy(self.state, state)
-            if isinstance(target, IncrementalTarget) and isinstance(self.target, IncrementalTarget):
-                tree_copy(self.target.increments, target.increments)
-        tree_copy((self.noise, self.beta), (noise, beta))
-        self.replay()
-        return self.state, self.info
+    def temper(self, target: Target, state: Any, beta: Tensor) -> Any:
+        def run() -> None:
+            tree_copy(self.state, self.kernel.temper(self.target, self.state, self.inputs["temper"]))
+
+        self._replayed("temper", run, target, state, beta)
+        return self.state
+
+    def _replayed(self, name: str, function: Function, target: Target, state: Any, given: Any) -> Any:
+        """Replay the graph of ``function``, captured where it has not been, on this state and input."""
+        self._take(target, state)
+        if name in self.graphs:
+            tree_copy(self.inputs[name], given)
+        else:
+            self.inputs[name], before = tree_clone(given), tree_clone(self.state)
+            with torch.cuda.device(state.x.device) if state.x.is_cuda else nullcontext():
+                self.graphs[name] = self.capture(function)
+            tree_copy(self.state, before)  # a capture runs the function
+        replay, outputs = self.graphs[name]
+        replay()
+        return outputs
+
+    def _take(self, target: Target, state: Any) -> None:
+        """At the start of a run: the state from outside, and the increments of the weights as they are now."""
+        if state is self.state:
+            return
+        tree_copy(self.state, state)
+        if isinstance(target, IncrementalTarget) and isinstance(self.target, IncrementalTarget):
+            tree_copy(self.target.increments, target.increments)
 
 
-def graphed(step: Callable, capture: Capture = capture_on_cuda) -> Callable:
-    """``step`` by graphs, one for each energy, sampler and set of shapes and addresses."""
-    return _graphed(step, capture)
+def memory_of(graphed: Graphed, target: Target, state: Any) -> Memory:
+    """One for each kernel, energy and set of shapes and addresses; the least used is given up."""
+    memories = _memories()
+    addresses = tuple(tensor.data_ptr() for tensor in _weights(target))
+    shapes = tuple((tensor.shape, tensor.dtype) for tensor in leaves(state))
+    key = (id(target.energy), graphed, type(target), addresses, shapes)  # a memory keeps its energy: ids stay unique
+    if key not in memories:
+        memories[key] = Memory(graphed, target, state)
+        if len(memories) > MAX_MEMORIES:
+            memories.popitem(last=False)
+    memories.move_to_end(key)
+    return memories[key]
 
 
 @cache
-def _graphed(step: Callable, capture: Capture) -> Callable:
-    graphs: OrderedDict[Any, GraphedStep] = OrderedDict()
-
-    def run(sampler: Sampler, target: Target, state: Any, noise: Any, beta: Tensor) -> tuple[Any, Info]:
-        addresses = tuple(tensor.data_ptr() for tensor in _weights(target))
-        shapes = tuple((tensor.shape, tensor.dtype) for tensor in leaves((state, noise, beta)))
-        key = (id(target.energy), sampler, type(target), addresses, shapes)  # a graph keeps its energy: ids stay unique
-        if key not in graphs:
-            with torch.cuda.device(beta.device) if beta.device.type == "cuda" else nullcontext():
-                graphs[key] = GraphedStep(step, capture, sampler, target, state, noise, beta)
-            if len(graphs) > MAX_GRAPHS:
-                graphs.popitem(last=False)
-        graphs.move_to_end(key)
-        return graphs[key](target, state, noise, beta)
-
-    return run
+def _memories() -> OrderedDict[Any, Memory]:
+    return OrderedDict()
 
 
 def _weights(target: Target) -> Iterator[Tensor]:
     if isinstance(target.energy, nn.Module):
         yield from target.energy.parameters()
         yield from target.energy.buffers()
+        for module in target.energy.modules():
+            yield from (value for value in vars(module).values() if isinstance(value, Tensor))
     if target.reference is not None:
         yield target.reference.weights
 
@@ -129,3 +184,8 @@ def tree_copy(into: Any, tree: Any) -> None:
     """Write every tensor of ``tree`` into its place in ``into``."""
     for old, new in zip(leaves(into), leaves(tree), strict=True):
         old.copy_(new)
+
+
+def path(kernel: Kernel, target: Target, x: Tensor, beta: Tensor | None) -> Kernel | None:
+    """Graphs wherever chains are on a CUDA device."""
+    return Graphed(kernel) if x.is_cuda else None

@@ -8,7 +8,7 @@ reverse move has -d, so that with Z(x) the sum of the weights
     p(x') q(x|x') / (p(x) q(x'|x)) = exp(d (1 - 2/τ)) Z(x) / Z(x'),
 
 and no energy is evaluated at all. Steps work in place: the state that a step takes is the state that it returns.
-``GWG.specialised`` picks these kernels on a CPU; on other devices whole-array increments are as fast.
+These kernels are for CPUs; on other devices whole-array increments are as fast.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gwg_dist.samplers.base import Info, Sampler
+from gwg_dist.samplers.base import Info, Kernel
 from gwg_dist.samplers.draws import block_size
 from gwg_dist.samplers.fast import native
+from gwg_dist.samplers.gwg import GWG
 from gwg_dist.spaces import Binary
 from gwg_dist.target import DensePairs, IncrementalTarget, SparsePairs, Target
 
@@ -48,6 +49,7 @@ class InPlaceState:
         weights: of the moves, the shape of ``slope``.
         sums: ``(B, blocks)`` float64.
         scale: ``(B,)``, β / τ.
+        beta: 0-d or ``(B,)``.
         extra: what else the kernel needs.
     """
 
@@ -58,6 +60,7 @@ class InPlaceState:
     weights: Tensor
     sums: Tensor
     scale: Tensor
+    beta: Tensor
     extra: tuple[Tensor, ...]
 
     @property
@@ -73,10 +76,8 @@ class InPlaceState:
 
 
 @dataclass(frozen=True)
-class InPlaceGWG(Sampler):
+class InPlaceGWG(Kernel):
     """What kernels that work in place share; ``temperature`` is τ."""
-
-    in_place = True
 
     temperature: float = 2.0
 
@@ -114,9 +115,9 @@ class SparsePairGWG(InPlaceGWG):
         touched = torch.cat([torch.arange(num_sites, device=x.device)[:, None], pairs.neighbours], 1)
         extra = (touched, functional.pad(pairs.rows.double(), (1, 0)))
         sign, slope = functional.pad(sign, padding), functional.pad(slope, padding)
-        return InPlaceState(target, x.dtype, sign, slope, weights, sums, scale.double(), extra)
+        return InPlaceState(target, x.dtype, sign, slope, weights, sums, scale.double(), beta, extra)
 
-    def step(self, target: Target, state: InPlaceState, noise: MoveNoise, beta: Tensor) -> tuple[InPlaceState, Info]:
+    def step(self, target: Target, state: InPlaceState, noise: MoveNoise) -> tuple[InPlaceState, Info]:
         if native.library() is None:
             return state, self.turn(state, noise)
         (num, blocks), (touched, coupling) = state.sums.shape, state.extra
@@ -176,9 +177,9 @@ class DensePairGWG(InPlaceGWG):
         sums = functional.pad(weights.double(), (0, -weights.shape[1] % size)).unflatten(1, (-1, size)).sum(2)
         position = 1 - 2 * x if binary else space.decode(x).long()
         extra = (shift[:, 0].double(), torch.empty(2 * weights.shape[1] + x.shape[1], dtype=x.dtype))
-        return InPlaceState(target, x.dtype, position, slope.flatten(1).contiguous(), weights, sums, scale, extra)
+        return InPlaceState(target, x.dtype, position, slope.flatten(1).contiguous(), weights, sums, scale, beta, extra)
 
-    def step(self, target: Target, state: InPlaceState, noise: MoveNoise, beta: Tensor) -> tuple[InPlaceState, Info]:
+    def step(self, target: Target, state: InPlaceState, noise: MoveNoise) -> tuple[InPlaceState, Info]:
         space, num = state.target.space, len(state.sums)
         assert isinstance(state.target.increments, DensePairs)
         kind = "binary" if isinstance(space, Binary) else "categorical"
@@ -193,16 +194,18 @@ class DensePairGWG(InPlaceGWG):
         return state, Info(decision[0], decision[1])
 
 
-def specialised(target: Target, x: Tensor, temperature: float) -> InPlaceGWG | None:
+def path(kernel: Kernel, target: Target, x: Tensor, beta: Tensor | None) -> Kernel | None:
     """The kernel for this target at a fixed beta, or None: not on a CPU, not pairs, beyond what the kernels carry."""
     if (
-        x.device.type != "cpu"
+        type(kernel) is not GWG  # a subclass may change what a step does
+        or beta is None
+        or x.device.type != "cpu"
         or x.dtype not in (torch.float32, torch.float64)
         or not isinstance(target, IncrementalTarget)
         or not isinstance(target.increments, DensePairs | SparsePairs)
     ):
         return None
-    pairs = target.increments
+    pairs, temperature = target.increments, kernel.temperature
     if isinstance(pairs, SparsePairs):
         steepest = float(pairs.steepest())
         if target.reference is not None:
