@@ -4,150 +4,29 @@ The annealed family is p_beta(x) ∝ ref(x) exp(beta f(x)) with f = -E, so beta 
 model. An Evaluation keeps f and ∇f *untempered*: moving beta costs nothing, one temperature of annealed importance
 sampling is one gradient, and a chain per beta is the same code with a vector beta.
 
-This is the one place where the sign of the energy is flipped.
+The sign of an energy is flipped here and nowhere else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from gwg_dist.reference import Reference
 from gwg_dist.spaces import Change, Space
+from gwg_dist.structure import Evaluation, Structure, offered
 
-
-class Evaluation(NamedTuple):
-    """A model at x. Accepting a proposal is one ``where`` a field.
-
-    Args:
-        f: ``(B,)``, -E(x) in nats.
-        grad: ∇f(x), the shape of x.
-        aux: what ``Target.move`` may want of the current state, each ``(B, ...)``.
-    """
-
-    f: Tensor
-    grad: Tensor
-    aux: tuple[Tensor, ...] = ()
-
-
-class FactorizedReference(Protocol):
-    """log ref(x) = constant + <weights, x>, normalised."""
-
-    @property
-    def weights(self) -> Tensor: ...
-
-    def log_prob(self, x: Tensor) -> Tensor: ...
-
-    def sample(self, num: int, *, generator: torch.Generator) -> Tensor: ...
-
-
-@runtime_checkable
-class ClosedForm(Protocol):
-    """An energy that knows its own gradient: no autograd, no graph."""
-
-    def energy_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``(E(x), ∇E(x))``."""
-        ...
-
-
-class EnergyState(NamedTuple):
-    """What moves with a chain: E(x) ``(B,)``, ∇E(x) in the shape of x, and ``aux``, each ``(B, ...)``."""
-
-    energy: Tensor
-    grad: Tensor
-    aux: tuple[Tensor, ...] = ()
-
-
-class Increments(Protocol):
-    """An energy with its weights frozen and laid out so that a one-site change costs less than an evaluation.
-
-    A named tuple of tensors, so that a compiled or captured step sees new weights as new inputs.
-    """
-
-    def start(self, x: Tensor) -> EnergyState:
-        """From scratch."""
-        ...
-
-    def move(self, state: EnergyState, x: Tensor, change: Change) -> EnergyState:
-        """The state at ``x``, reached from ``state`` by ``change``. Equal to ``start(x)`` up to rounding."""
-        ...
-
-
-@runtime_checkable
-class DensePairs(Protocol):
-    """Increments of an energy of at most pairs of sites.
-
-    Binary: turning x_i by ±1 changes ∇E by ∓``rows[i]``, ``(D, D)``. Categorical: setting site i from a to b changes ∇E
-    by ``rows[i K + a] - rows[i K + b]``, ``(D K, D K)``.
-    """
-
-    @property
-    def rows(self) -> Tensor: ...
-
-
-@runtime_checkable
-class SparsePairs(Protocol):
-    """Increments of a binary energy of at most pairs of sites, of which each site has few.
-
-    Turning x_i by ±1 changes ∇E at ``neighbours[i]`` by ∓``rows[i]``, each ``(D, n)``, and nowhere else.
-    """
-
-    @property
-    def neighbours(self) -> Tensor: ...
-
-    @property
-    def rows(self) -> Tensor: ...
-
-    def steepest(self) -> Tensor:
-        """A bound on every entry of abs(∇E) at every x, 0-d."""
-        ...
-
-
-@runtime_checkable
-class ColouredPairs(SparsePairs, Protocol):
-    """Sparse pairs with the sites, int64, of each colour: every site once, no two neighbours of one colour."""
-
-    @property
-    def colours(self) -> tuple[Tensor, ...]: ...
-
-    def start(self, x: Tensor) -> EnergyState: ...
-
-
-@runtime_checkable
-class HiddenUnits(Protocol):
-    """Increments of E(x) = -b^T x - sum_h softplus(W x + c)_h; the state's one ``aux`` is W x + c, ``(B, H)``.
-
-    ``weight`` is W, ``(H, D)``; ``columns`` its transpose, contiguous; ``visible_bias`` b.
-    """
-
-    @property
-    def weight(self) -> Tensor: ...
-
-    @property
-    def columns(self) -> Tensor: ...
-
-    @property
-    def visible_bias(self) -> Tensor: ...
-
-    def start(self, x: Tensor) -> EnergyState: ...
-
-
-@runtime_checkable
-class Incremental(Protocol):
-    """An energy that can follow a chain by increments."""
-
-    def increments(self) -> Increments:
-        """From the weights as they are now, without a gradient."""
-        ...
+__all__ = ["Evaluation", "StructuredTarget", "Target"]
 
 
 class Target:
     """p_beta(x) ∝ ref(x) exp(-beta E(x)) as a kernel sees it.
 
     Args:
-        energy: a callable x -> E(x) ``(B,)``, with an attribute ``space`` unless ``space`` is given.
+        energy: a callable x -> E(x) ``(B,)`` nats, with an attribute ``space`` unless ``space`` is given.
         reference: the factorised reference; None is the uniform distribution.
         space: where x lives.
 
@@ -161,7 +40,7 @@ class Target:
     def __init__(
         self,
         energy: Callable[[Tensor], Tensor],
-        reference: FactorizedReference | None = None,
+        reference: Reference | None = None,
         *,
         space: Space | None = None,
     ) -> None:
@@ -171,57 +50,53 @@ class Target:
         self.energy = energy
         self.reference = reference
         self.space = found
-        self.closed_form = (
-            energy if isinstance(energy, ClosedForm) and _still_holds(energy, "energy_and_grad") else None
-        )
+        self.short_cuts = True
 
     def frozen(self) -> Target:
-        """The fastest exact target for many steps on the present weights: by increments where the energy has them."""
-        if isinstance(self.energy, Incremental) and _still_holds(self.energy, "increments"):
-            with torch.no_grad():
-                return IncrementalTarget(self, self.energy.increments())
-        return self
+        """The fastest exact target for many steps on the present weights: by its structure where the energy has one."""
+        if not self.short_cuts or not offered(self.energy, "structure"):
+            return self
+        with torch.no_grad():
+            structure = self.energy.structure()  # pyright: ignore[reportFunctionMemberAccess]
+        return self if structure is None else StructuredTarget(self, structure)
 
     def plain(self) -> Target:
-        """The same distribution with neither closed form nor increments: autograd on ``forward`` alone."""
+        """The same distribution without short cuts: autograd on ``forward`` alone."""
         plain = Target(self.energy, self.reference, space=self.space)
-        plain.closed_form = None
+        plain.short_cuts = False
         return plain
+
+    @property
+    def how(self) -> str:
+        """How it is evaluated, in a word or two."""
+        return "closed form" if self._has_closed_form() else "autograd"
 
     def f(self, x: Tensor) -> Tensor:
         """-E(x), ``(B,)`` nats, without a gradient."""
         with torch.no_grad():
-            return -self.energy(x)
+            return -self._checked(self.energy(x), x)
 
     def evaluate(self, x: Tensor) -> Evaluation:
         """f and ∇f from one forward and one backward pass; weights get no gradient."""
-        if self.closed_form is not None:
-            with torch.no_grad():
-                energy, grad = self.closed_form.energy_and_grad(x)
-            return Evaluation(-energy, -grad)
         if torch.compiler.is_compiling():  # func.grad can be traced, at no cost; run eagerly it is 1.6 times slower
             with torch.no_grad():
                 grad, energy = torch.func.grad(self._summed, has_aux=True)(x)
             return Evaluation(-energy, -grad)
+        if self._has_closed_form():
+            with torch.no_grad():
+                energy, grad = self.energy.energy_and_grad(x)  # pyright: ignore[reportFunctionMemberAccess]
+            return Evaluation(-self._checked(energy, x), -_like(grad, x, self.energy))
         at_once = getattr(self.energy, "cpu_chains_at_once", len(x)) if x.device.type == "cpu" else len(x)
         parts = [self._differentiate(part) for part in x.split(max(at_once, 1))]
         if len(parts) == 1:
             return parts[0]
         return Evaluation(torch.cat([part.f for part in parts]), torch.cat([part.grad for part in parts]))
 
-    def _differentiate(self, x: Tensor) -> Evaluation:
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            energy = self.energy(x)
-            (grad,) = torch.autograd.grad(energy.sum(), x)
-        return Evaluation(-energy.detach(), -grad)
-
     def move(self, evaluation: Evaluation, x: Tensor, change: Change | None = None) -> Evaluation:
         """The evaluation at ``x``, reached from the state of ``evaluation`` by ``change`` (None: by anything).
 
         Here it is made afresh; a target that knows better overrides this.
         """
-        del evaluation, change
         return self.evaluate(x)
 
     def grad_log_prob(self, evaluation: Evaluation, beta: Tensor) -> Tensor:
@@ -239,7 +114,7 @@ class Target:
         log_ratio = beta * (f_new - f)
         if self.reference is None:
             return log_ratio
-        return log_ratio + ((x_new - x) * self.reference.weights).flatten(1).sum(1)
+        return log_ratio + ((x_new - x) * self.reference.weights).flatten(1).sum(1, dtype=torch.float64)
 
     def log_ratio_of(self, change: Change, f_new: Tensor, f: Tensor, *, beta: Tensor) -> Tensor:
         """``log_ratio`` where x_new is x after ``change``."""
@@ -255,40 +130,72 @@ class Target:
         log_uniform = torch.tensor(float(self.space.num_categories), dtype=torch.float64).log()
         return beta * f - self.space.num_sites * log_uniform.to(f)
 
+    def _has_closed_form(self) -> bool:
+        return self.short_cuts and offered(self.energy, "energy_and_grad")
+
+    def _differentiate(self, x: Tensor) -> Evaluation:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            energy = self._checked(self.energy(x), x)
+            (grad,) = torch.autograd.grad(energy.sum(), x)
+        return Evaluation(-energy.detach(), -grad)
+
     def _summed(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        energy = self.energy(x)
+        energy = self._checked(self.energy(x), x)
         return energy.sum(), energy
 
+    def _checked(self, energy: Tensor, x: Tensor) -> Tensor:
+        if energy.shape != x.shape[:1]:
+            raise ValueError(
+                f"{_name(self.energy)} must return one energy a point, shape ({len(x)},), got {tuple(energy.shape)}"
+            )
+        return energy
 
-class IncrementalTarget(Target):
-    """A target on frozen weights whose evaluation moves by increments; made by ``Target.frozen``."""
+
+class StructuredTarget(Target):
+    """A target on frozen weights that is evaluated, and followed through moves, by its structure."""
 
     refresh_every = 1000
 
-    def __init__(self, target: Target, increments: Increments) -> None:
+    def __init__(self, target: Target, structure: Structure) -> None:
         super().__init__(target.energy, target.reference, space=target.space)
-        self.increments = increments
+        self.structure = structure
+
+    def frozen(self) -> Target:
+        return self
+
+    @property
+    def how(self) -> str:
+        return type(self.structure).__name__
 
     def evaluate(self, x: Tensor) -> Evaluation:
         with torch.no_grad():
-            return _evaluation(self.increments.start(x))
+            return self.structure.start(x)
 
     def move(self, evaluation: Evaluation, x: Tensor, change: Change | None = None) -> Evaluation:
-        if change is None:
-            return self.evaluate(x)
-        here = EnergyState(-evaluation.f, -evaluation.grad, evaluation.aux)
-        return _evaluation(self.increments.move(here, x, change))
+        return self.evaluate(x) if change is None else self.structure.move(evaluation, x, change)
 
 
-def _evaluation(state: EnergyState) -> Evaluation:
-    return Evaluation(-state.energy, -state.grad, state.aux)
+@contextmanager
+def evaluation_mode(target: Target) -> Iterator[None]:
+    """Within it no part of the energy is in training mode: with dropout a chain would sample another distribution."""
+    modules = list(target.energy.modules()) if isinstance(target.energy, nn.Module) else []
+    training = [module for module in modules if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
-def _still_holds(energy: object, shortcut: str) -> bool:
-    """Whether no subclass has replaced ``forward`` below the class that gave the shortcut."""
-    order = type(energy).__mro__
-    owner = {
-        name: next((i for i, cls in enumerate(order) if name in vars(cls)), len(order))
-        for name in (shortcut, "forward")
-    }
-    return owner[shortcut] <= owner["forward"]
+def _like(grad: Tensor, x: Tensor, energy: object) -> Tensor:
+    """The gradient in the precision of x. Raises ValueError where it has another shape."""
+    if grad.shape != x.shape:
+        raise ValueError(f"{_name(energy)}: the gradient must have the shape of x, {x.shape}, got {grad.shape}")
+    return grad.to(x.dtype)
+
+
+def _name(energy: object) -> str:
+    return getattr(energy, "__name__", type(energy).__name__)

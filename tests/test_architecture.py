@@ -9,8 +9,11 @@ import gwg_dist
 
 PACKAGE = Path(gwg_dist.__file__).parent
 FLOORS = [
-    {"spaces", "target", "seeding", "distributed", "errors"},
-    {"energies", "samplers", "reference"},
+    {"seeding", "distributed", "errors"},
+    {"spaces"},
+    {"structure", "reference"},
+    {"target"},
+    {"energies", "samplers"},
     {"chains", "objectives", "evaluation", "data", "pictures"},
     {"module", "callbacks", "checkpoints", "strategy"},
     {"cli"},
@@ -20,7 +23,7 @@ FLOORS = [
 ]
 # On two floors some parts build on others of the same floor.
 SIDEWAYS = {
-    ("distributed", "errors"), ("target", "spaces"), ("callbacks", "module"),
+    ("distributed", "errors"), ("callbacks", "module"),
     ("callbacks", "strategy"), ("checkpoints", "callbacks"),
 }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Every fast path is the same kernel: enumerated, compared with the plain path, and followed for ten thousand steps."""
 
 import copy
+import ctypes
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +19,12 @@ from gwg_dist.samplers.block_gibbs import BlockGibbs
 from gwg_dist.samplers.draws import block_size
 from gwg_dist.samplers.fast import fastest, native
 from gwg_dist.samplers.fast.binary import BinaryGWG
-from gwg_dist.samplers.fast.pairs import DensePairGWG, InPlaceGWG, MoveNoise, SparsePairGWG
+from gwg_dist.samplers.fast.dense import DensePairGWG
+from gwg_dist.samplers.fast.in_place import InPlaceGWG, MoveNoise
+from gwg_dist.samplers.fast.native.signatures import signature
+from gwg_dist.samplers.fast.sparse import SparsePairGWG
 from gwg_dist.spaces import Binary, Categorical, Change, Space
-from gwg_dist.target import IncrementalTarget
+from gwg_dist.target import StructuredTarget
 from tests.kernels import TOLERANCE, assert_exact, exact_pi, make_target, neighbours, paper_proposal
 from tests.test_invariance import ALPHA, chi_square_p_value
 
@@ -125,8 +129,11 @@ class AlwaysAccepts(SparsePairGWG):
 class WrongTemperature(DensePairGWG):
     """A mutant: proposes with one τ and corrects for another."""
 
-    def step(self, target, state, noise):
-        return DensePairGWG(self.temperature + 1).step(target, state, noise)
+    def init(self, target, x, beta):
+        state = super().init(target, x, beta)
+        position = [argument.name for argument in signature(state.kernel.name)].index("temperature")
+        state.kernel.values[position] = ctypes.c_double(self.temperature + 1)
+        return state
 
 
 @needs_a_compiler
@@ -203,7 +210,7 @@ def test_a_refresh_changes_nothing_but_rounding(monkeypatch) -> None:
     x = energy.space.encode(energy.space.uniform_codes(8, generator=torch.Generator().manual_seed(0)), torch.float64)
     ends = []
     for every in (0, 7):
-        monkeypatch.setattr(IncrementalTarget, "refresh_every", every)
+        monkeypatch.setattr(StructuredTarget, "refresh_every", every)
         generator = torch.Generator().manual_seed(1)
         ends.append(run_chain(GWG(), Target(energy), x, num_steps=60, generator=generator, backend="eager").x)
     assert torch.equal(*ends)
@@ -230,11 +237,11 @@ def test_the_fastest_exact_way_is_picked_without_a_flag(energy: Energy, fixed: s
     for name, beta in ((fixed, torch.ones(())), (annealed, None)):
         plan = plan_chains(GWG(), Target(energy), x, beta=beta)
         assert type(plan.kernel).__name__ == name
-        assert isinstance(plan.target, IncrementalTarget) == (not isinstance(energy, MLPEnergy))
+        assert isinstance(plan.target, StructuredTarget) == (not isinstance(energy, MLPEnergy))
     plain = plan_chains(GWG(), Target(energy), x, backend="plain")
     assert type(plain.kernel) is GWG
     assert type(plain.target) is Target
-    assert plain.target.closed_form is None
+    assert plain.target.how == "autograd"
 
 
 @dataclass(frozen=True)
@@ -281,7 +288,7 @@ def test_a_subclass_that_changes_its_energy_is_not_trusted_with_increments() -> 
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) + x.sum(1)
 
-    assert isinstance(Target(RBMEnergy(Binary(5))).frozen(), IncrementalTarget)
+    assert isinstance(Target(RBMEnergy(Binary(5))).frozen(), StructuredTarget)
     assert type(Target(Shifted(Binary(5))).frozen()) is Target
 
 
@@ -378,9 +385,10 @@ def test_a_run_gives_up_a_surrogate_that_is_refused_too_often(caplog) -> None:
 @pytest.mark.parametrize("shape", [(4, 6), (3, 3), (5, 4, 3)])
 def test_no_two_neighbours_have_one_colour(shape: tuple[int, ...]) -> None:
     energy = IsingTorusEnergy(Binary(shape))
-    assert (energy.colour[:, None] != energy.colour[energy.neighbours]).all()
-    assert int(energy.colour.max()) + 1 == 2 or any(length % 2 for length in shape)
-    order = torch.cat(energy.increments().colours)
+    graph = energy.graph
+    assert (graph.colour[:, None] != graph.colour[graph.neighbours]).all()
+    assert int(graph.colour.max()) + 1 == 2 or any(length % 2 for length in shape)
+    order = torch.cat(graph.blocks)
     assert torch.equal(order.sort().values, torch.arange(energy.space.num_sites))
 
 
@@ -391,7 +399,7 @@ def test_block_conditionals_are_those_of_the_enumerated_model() -> None:
     state = sampler.init(target, target.space.encode(codes, torch.float64), beta)
     place = 2 ** torch.arange(8, -1, -1)
     index = (codes * place).sum(1)
-    for colour in state.target.increments.colours:  # pyright: ignore[reportAttributeAccessIssue]
+    for colour in state.blocks:
         probability = sampler.probability(state, colour)
         for column, site in enumerate(colour.tolist()):
             other = index + place[site] * (1 - 2 * codes[:, site])
@@ -409,5 +417,5 @@ def test_a_sweep_leaves_the_target_invariant(compiled: bool, monkeypatch) -> Non
 
 def test_block_gibbs_names_the_energy_that_it_cannot_sweep() -> None:
     target = Target(MLPEnergy(Binary(9)))
-    with pytest.raises(ValueError, match=r"BlockGibbs needs .* such as IsingTorusEnergy; MLPEnergy has none"):
+    with pytest.raises(ValueError, match=r"BlockGibbs needs .* such as IsingTorusEnergy or PottsEnergy; got MLPEnergy"):
         run_chain(BlockGibbs(), target, torch.zeros(2, 9), num_steps=1, generator=torch.Generator())

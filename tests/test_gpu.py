@@ -25,7 +25,7 @@ from gwg_dist.samplers.fast import graphs
 from gwg_dist.samplers.fast.graphs import Graphed, Memory, tree_copy
 from gwg_dist.samplers.run import Plan, plan_chains
 from gwg_dist.spaces import Binary
-from gwg_dist.target import IncrementalTarget
+from gwg_dist.target import StructuredTarget
 from tests.kernels import SPACES, exact_pi, make_target
 from tests.runs import checkpoint, run_fit
 from tests.test_gwg_exact import MUTANTS, mutant
@@ -131,7 +131,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
         return Plan(Graphed(kernel, rerun) if backend == "graph" else kernel, target.frozen())
 
     monkeypatch.setattr(run, "plan_chains", plan)
-    monkeypatch.setattr(IncrementalTarget, "refresh_every", 10)
+    monkeypatch.setattr(StructuredTarget, "refresh_every", 10)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=str)

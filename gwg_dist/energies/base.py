@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from gwg_dist.spaces import Binary, Space
+from gwg_dist.structure import MayKnowItself
 
 
-class Energy(nn.Module, ABC):
+class Energy(MayKnowItself, ABC):
     """E(x), low where x is probable: p(x) = ref(x) exp(-E(x)) / Z.
 
     A new energy is one file: a subclass whose first argument is ``space`` and whose one method is ``forward``.
@@ -23,8 +24,9 @@ class Energy(nn.Module, ABC):
             def forward(self, x):
                 return self.factor(x).square().sum(1)
 
-    The energy must be differentiable in x taken as real numbers: the proposal reads ∇E. It may also offer
-    ``energy_and_grad(x)`` (see ``gwg_dist.target.ClosedForm``), which is then used in place of autograd.
+    The energy must be differentiable in x taken as real numbers: the proposal reads ∇E. It may also offer two short
+    cuts: ``energy_and_grad(x)``, ``(E(x), ∇E(x))``, in place of autograd, and ``structure()``, what f = -E is made of
+    (see ``gwg_dist.structure``), which many steps on the same weights are then run by.
 
     Args:
         space: where x lives.

@@ -7,14 +7,12 @@ lattice is σ = 0.2203). Not implemented: sparse couplings other than the torus.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
 from gwg_dist.energies.base import Energy, require_binary
-from gwg_dist.spaces import Change, Space
-from gwg_dist.target import EnergyState
+from gwg_dist.spaces import Space
+from gwg_dist.structure import DensePairs, Graph, SparsePairs, symmetric
 
 
 class IsingEnergy(Energy):
@@ -52,29 +50,12 @@ class IsingEnergy(Energy):
         field = s @ self.coupling
         return -(s * (field + self.bias)).sum(1), -2 * (2 * field + self.bias)
 
-    def increments(self) -> IsingIncrements:
-        """The gradient follows a chain by one row of J a step."""
-        return IsingIncrements(8 * self.coupling.detach(), self.bias.detach())
-
-
-class IsingIncrements(NamedTuple):
-    """``rows`` is 8 J, ``(D, D)``: turning x_i by ±1 turns s_i by ±2 and ∇E = -2 (2 J s + b) by ∓8 J_i."""
-
-    rows: Tensor
-    bias: Tensor
-
-    def start(self, x: Tensor) -> EnergyState:
-        s = 2 * x - 1
-        field = s @ self.rows
-        energy = -(s * (field / 8 + self.bias)).sum(1, dtype=torch.float64)
-        return EnergyState(energy, -field / 2 - 2 * self.bias)
-
-    def move(self, state: EnergyState, x: Tensor, change: Change) -> EnergyState:
-        """E is linear in every single x_i, so its change is the gradient's entry: exact, summed in float64."""
-        step = (change.new - change.old).to(x.dtype)[:, None]
-        slope = state.grad.gather(1, change.site[:, None])
-        energy = state.energy + (step * slope)[:, 0]
-        return EnergyState(energy, state.grad - step * self.rows[change.site])
+    def structure(self) -> DensePairs:
+        """f = (2x - 1)^T J (2x - 1) + b^T (2x - 1)."""
+        coupling = symmetric(self.pairs.detach())
+        total, bias = coupling.sum(1, dtype=torch.float64), self.bias.detach()
+        constant = total.sum() - bias.sum(dtype=torch.float64)
+        return DensePairs(coupling.mul_(8), (2 * bias - 4 * total).to(bias.dtype), constant)
 
 
 class IsingTorusEnergy(Energy):
@@ -91,8 +72,6 @@ class IsingTorusEnergy(Energy):
 
     sigma: Tensor
     bias: Tensor
-    neighbours: Tensor
-    colour: Tensor
 
     def __init__(self, space: Space, *, sigma: float = 0.1, bias: float = 0.0) -> None:
         super().__init__(space)
@@ -102,9 +81,8 @@ class IsingTorusEnergy(Energy):
         self.sigma = nn.Parameter(torch.tensor(float(sigma)))
         self.bias = nn.Parameter(torch.tensor(float(bias)))
         site = torch.arange(space.num_sites).reshape(space.shape)
-        around = [site.roll(shift, axis).flatten() for axis in range(site.ndim) for shift in (1, -1)]
-        self.register_buffer("neighbours", torch.stack(around, 1), persistent=False)
-        self.register_buffer("colour", _greedy_colouring(self.neighbours), persistent=False)
+        edges = [torch.stack([site.flatten(), site.roll(-1, axis).flatten()], 1) for axis in range(site.ndim)]
+        self.graph = Graph(space.num_sites, torch.cat(edges))
 
     def forward(self, x: Tensor) -> Tensor:
         return self._energy(*self._spins_and_neighbours(x))
@@ -118,13 +96,15 @@ class IsingTorusEnergy(Energy):
     def coupling(self) -> Tensor:
         """J = σA, ``(D, D)``."""
         adjacency = self.sigma.new_zeros(self.space.num_sites, self.space.num_sites)
-        return self.sigma.detach() * adjacency.scatter_(1, self.neighbours, 1)
+        return self.sigma.detach() * adjacency.scatter_(1, self.graph.neighbours, 1)
 
-    def increments(self) -> TorusIncrements:
-        """The gradient follows a chain at the neighbours alone."""
-        rows = (8 * self.sigma.detach()).expand(self.neighbours.shape).contiguous()
-        colours = tuple((self.colour == c).nonzero()[:, 0] for c in range(int(self.colour.max()) + 1))
-        return TorusIncrements(self.neighbours, rows, self.bias.detach(), colours)
+    def structure(self) -> SparsePairs:
+        """f = 2σ sum_<ij> s_i s_j + b sum_i s_i with s = 2x - 1."""
+        sigma, bias = self.sigma.detach(), self.bias.detach()
+        num_edges, num_sites = self.graph.num_edges, self.space.num_sites
+        rows = self.graph.rows((8 * sigma).expand(num_edges))
+        constant = 2 * sigma.double() * num_edges - bias.double() * num_sites
+        return SparsePairs(self.graph, rows, 2 * bias - rows.sum(1) / 2, constant)
 
     def _spins_and_neighbours(self, x: Tensor) -> tuple[Tensor, Tensor]:
         s = (2 * x - 1).unflatten(1, self.space.shape)
@@ -135,38 +115,3 @@ class IsingTorusEnergy(Energy):
 
     def _energy(self, s: Tensor, neighbours: Tensor) -> Tensor:
         return -(s * (self.sigma * neighbours + self.bias)).flatten(1).sum(1)
-
-
-class TorusIncrements(NamedTuple):
-    """``neighbours`` and ``rows`` (8σ each), ``(D, 2 axes)``: see ``gwg_dist.target.ColouredPairs``."""
-
-    neighbours: Tensor
-    rows: Tensor
-    bias: Tensor
-    colours: tuple[Tensor, ...]
-
-    def start(self, x: Tensor) -> EnergyState:
-        s = 2 * x - 1
-        pull = torch.zeros_like(s)
-        for neighbour, row in zip(self.neighbours.T, self.rows.T, strict=True):
-            pull = torch.addcmul(pull, s[:, neighbour], row)
-        return EnergyState(-(s * (pull / 8 + self.bias)).sum(1, dtype=torch.float64), -pull / 2 - 2 * self.bias)
-
-    def move(self, state: EnergyState, x: Tensor, change: Change) -> EnergyState:
-        """E is linear in every single x_i, so its change is the gradient's entry."""
-        step = (change.new - change.old).to(x.dtype)[:, None]
-        energy = state.energy + (step * state.grad.gather(1, change.site[:, None]))[:, 0]
-        grad = state.grad.scatter_add(1, self.neighbours[change.site], -step * self.rows[change.site])
-        return EnergyState(energy, grad)
-
-    def steepest(self) -> Tensor:
-        return self.rows.abs().sum(1).max() / 2 + 2 * self.bias.abs()
-
-
-def _greedy_colouring(neighbours: Tensor) -> Tensor:
-    """A colour for each site, ``(D,)``, other than its neighbours'; two where every axis is even (a checkerboard)."""
-    colours: list[int] = []
-    for site, around in enumerate(neighbours.tolist()):
-        taken = {colours[other] for other in around if other < site}
-        colours.append(next(colour for colour in range(len(taken) + 1) if colour not in taken))
-    return torch.tensor(colours)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
 from gwg_dist.energies.base import Energy
-from gwg_dist.spaces import Change, Space
-from gwg_dist.target import EnergyState
+from gwg_dist.spaces import Space
+from gwg_dist.structure import DensePairs, symmetric
 
 
 class PottsEnergy(Energy):
@@ -56,31 +54,7 @@ class PottsEnergy(Energy):
         pull = flat @ self.coupling
         return -(flat * (pull / 2 + self.field)).sum(1), -(pull + self.field).view_as(x)
 
-    def increments(self) -> PottsIncrements:
-        """The gradient follows a chain by two rows of J a step."""
-        return PottsIncrements(self.coupling.detach(), self.field.detach())
-
-
-class PottsIncrements(NamedTuple):
-    """``rows`` is J."""
-
-    rows: Tensor
-    field: Tensor
-
-    def start(self, x: Tensor) -> EnergyState:
-        flat = x.flatten(1)
-        pull = flat @ self.rows
-        energy = -(flat * (pull / 2 + self.field)).sum(1, dtype=torch.float64)
-        return EnergyState(energy, -(pull + self.field).view_as(x))
-
-    def move(self, state: EnergyState, x: Tensor, change: Change) -> EnergyState:
-        """E is linear in each site's one-hot vector, so its change is a difference of two entries of the gradient."""
-        if x.ndim == 2:
-            step = (change.new - change.old).to(x.dtype)[:, None]
-            energy = state.energy + (step * state.grad.gather(1, change.site[:, None]))[:, 0]
-            return EnergyState(energy, state.grad - step * self.rows[change.site])
-        grad = state.grad.flatten(1)
-        old, new = (change.site * x.shape[2] + category for category in (change.old, change.new))
-        entries = grad.gather(1, torch.stack([old, new], 1))
-        energy = state.energy + (entries[:, 1] - entries[:, 0])
-        return EnergyState(energy, (grad - (self.rows[new] - self.rows[old])).view_as(x))
+    def structure(self) -> DensePairs:
+        """f = x^T J x / 2 + h^T x."""
+        rows = symmetric(self.pairs.detach(), self.width)
+        return DensePairs(rows, self.field.detach().clone(), rows.new_zeros(()))

@@ -88,13 +88,13 @@ class Sampler(Kernel):
     """A kernel that a user picks: a frozen dataclass of settings."""
 
 
-def select(accepted: Tensor, new: T, old: T) -> T:
-    """``new`` for the chains ``(B,)`` that accepted, ``old`` for the others; tuples of tensors go field by field.
+def accept_probability(log_ratio: Tensor) -> Tensor:
+    """min(1, exp(log_ratio)), the shape of ``log_ratio``; 0 where the ratio is not a number."""
+    return log_ratio.clamp(max=0).exp().nan_to_num(nan=0.0)
 
-    What is the same object in both is kept as it is.
-    """
-    if new is old:
-        return old
+
+def select(accepted: Tensor, new: T, old: T) -> T:
+    """``new`` for the chains ``(B,)`` that accepted, ``old`` for the others; tuples of tensors go field by field."""
     if isinstance(new, Tensor):
         return torch.where(accepted.reshape(-1, *[1] * (new.ndim - 1)), new, cast(Tensor, old))
     parts = [select(accepted, a, b) for a, b in zip(cast(tuple, new), cast(tuple, old), strict=True)]

@@ -1,94 +1,98 @@
 """Block Gibbs sampling of sites that do not see each other: the checkerboard of a lattice.
 
-For a binary energy with at most pairs of sites the conditional of a site is read off the gradient, which does not
-depend on the site itself: logit p(x_i = 1 | rest) = β ∂_i f + ref_i. Sites of one colour are independent given the
-others, so a sweep over all sites costs one update a colour.
+For an energy with at most pairs of sites the conditional of a site is read off the gradient, which does not depend on
+the site itself: p_beta(x_i = k | rest) ∝ exp(β ∂_ik f + ref_ik). Sites of one block are independent given the others,
+so a sweep over all sites costs one update a block. Not implemented: blocks of hidden units.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from gwg_dist.samplers.base import Info, Sampler
-from gwg_dist.target import ColouredPairs, IncrementalTarget, Target
+from gwg_dist.samplers.draws import first_above
+from gwg_dist.spaces import Binary
+from gwg_dist.structure import DensePairs, SparsePairs
+from gwg_dist.target import StructuredTarget, Target
 
 
 @dataclass
 class BlockGibbsState:
-    """``x`` ``(B, D)`` is moved in place. ``bias`` ``(D,)``: ∂f at x = 0."""
+    """``x`` ``(B, D)`` or ``(B, D, K)`` is moved in place, one of ``blocks`` after the other."""
 
     x: Tensor
-    bias: Tensor
     beta: Tensor
-    target: IncrementalTarget
+    target: StructuredTarget
+    blocks: tuple[Tensor, ...]
 
     @property
     def f(self) -> Tensor:
         return self.target.evaluate(self.x).f
 
 
-class BlockGibbsNoise(NamedTuple):
-    """``uniform`` ``(B, D)`` in [0, 1)."""
-
-    uniform: Tensor
-
-
 @dataclass(frozen=True)
 class BlockGibbs(Sampler):
-    """A step is a sweep: every site is drawn once from its conditional, one colour after the other.
+    """A step is a sweep: every site is drawn once from its conditional, one block after the other.
 
-    Needs an energy whose ``increments`` are ``gwg_dist.target.ColouredPairs``; IsingTorusEnergy has them.
+    Needs an energy whose ``structure`` has pairs of sites. Sparse pairs are swept by colour, dense ones site by site.
 
     Raises:
         ValueError: at the start of a run, another energy.
     """
 
     def refusal(self, target: Target) -> str | None:
-        if has_colours(target.frozen()):
+        if pairs_of(target) is not None:
             return None
         name = type(target.energy).__name__
-        return f"BlockGibbs needs an energy with coloured sites, such as IsingTorusEnergy; {name} has none"
+        return f"BlockGibbs needs an energy of pairs of sites, such as IsingTorusEnergy or PottsEnergy; got {name}"
 
     def init(self, target: Target, x: Tensor, beta: Tensor) -> BlockGibbsState:
-        target, pairs = coloured(target)
-        bias = -pairs.start(torch.zeros_like(x[:1])).grad[0]
-        return BlockGibbsState(x.clone(memory_format=torch.contiguous_format), bias, beta, target)
+        target, pairs = with_pairs(target)
+        return BlockGibbsState(x.clone(memory_format=torch.contiguous_format), beta, target, pairs.blocks(x))
 
     def temper(self, target: Target, state: BlockGibbsState, beta: Tensor) -> BlockGibbsState:
         state.beta = beta
         return state
 
-    def draw(self, state: BlockGibbsState, generator: torch.Generator) -> BlockGibbsNoise:
+    def draw(self, state: BlockGibbsState, generator: torch.Generator) -> Tensor:
+        """A uniform number in [0, 1) a site, ``(B, D)``."""
         x = state.x
-        return BlockGibbsNoise(torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype))
+        return torch.rand(x.shape[:2], generator=generator, device=x.device, dtype=x.dtype)
 
-    def step(self, target: Target, state: BlockGibbsState, noise: BlockGibbsNoise) -> tuple[BlockGibbsState, Info]:
-        _, pairs = coloured(state.target)
+    def step(self, target: Target, state: BlockGibbsState, noise: Tensor) -> tuple[BlockGibbsState, Info]:
         x, before = state.x, state.x.clone()
-        for colour in pairs.colours:
-            x[:, colour] = (noise.uniform[:, colour] < self.probability(state, colour)).to(x.dtype)
-        return state, Info(torch.ones_like(x[:, 0]), target.space.hamming(x, before))
+        for sites in state.blocks:
+            probability, uniform = self.probability(state, sites), noise[:, sites]
+            if isinstance(target.space, Binary):
+                x[:, sites] = (uniform < probability).to(x.dtype)
+            else:
+                category, _ = first_above(probability.flatten(0, 1), uniform.flatten())
+                x[:, sites] = target.space.encode(category.view_as(uniform), x.dtype)
+        return state, Info(torch.ones(len(x), dtype=x.dtype, device=x.device), target.space.hamming(x, before))
 
-    def probability(self, state: BlockGibbsState, colour: Tensor) -> Tensor:
-        """p(x_i = 1 | rest) at the sites of a colour, ``(B, sites)``."""
-        (_, pairs), reference = coloured(state.target), state.target.reference
-        slope = state.bias[colour] + (state.x[:, pairs.neighbours[colour]] * pairs.rows[colour]).sum(2)
-        logit = state.beta.reshape(-1, 1) * slope
-        return torch.sigmoid(logit if reference is None else logit + reference.weights[colour])
+    def probability(self, state: BlockGibbsState, sites: Tensor) -> Tensor:
+        """p(x_i = 1 | rest) at the sites of a block, ``(B, sites)``, or p(x_i = k | rest), ``(B, sites, K)``."""
+        (_, pairs), reference = with_pairs(state.target), state.target.reference
+        logit = state.beta.reshape(-1, *[1] * (state.x.ndim - 1)) * pairs.grad_at(state.x, sites)
+        if reference is not None:
+            logit = logit + reference.weights[sites]
+        return torch.sigmoid(logit) if state.x.ndim == 2 else torch.softmax(logit, 2)
 
 
-def coloured(target: Target) -> tuple[IncrementalTarget, ColouredPairs]:
-    """The target by increments, and its coloured sites."""
+def pairs_of(target: Target) -> DensePairs | SparsePairs | None:
+    """The pairs of sites that an energy is made of, if it is."""
     target = target.frozen()
-    if not isinstance(target, IncrementalTarget) or not isinstance(target.increments, ColouredPairs):
-        raise ValueError(f"{target.energy} has no coloured sites")
-    return target, target.increments
+    structure = target.structure if isinstance(target, StructuredTarget) else None
+    return structure if isinstance(structure, DensePairs | SparsePairs) else None
 
 
-def has_colours(target: Target) -> bool:
-    """Whether a frozen target moves by coloured pairs."""
-    return isinstance(target, IncrementalTarget) and isinstance(target.increments, ColouredPairs)
+def with_pairs(target: Target) -> tuple[StructuredTarget, DensePairs | SparsePairs]:
+    """The target by its structure, pairs of sites. Raises TypeError where it has another."""
+    target = target.frozen()
+    pairs = pairs_of(target)
+    if pairs is None or not isinstance(target, StructuredTarget):
+        raise TypeError(f"pairs of sites are needed, {target.how} was found")
+    return target, pairs

@@ -48,9 +48,9 @@ def inverse_cdf(weights: Tensor, uniform: Tensor) -> Tensor:
     padding = -weights.shape[1] % size
     blocks = (functional.pad(weights, (0, padding)) if padding else weights).unflatten(1, (-1, size))
     sums = blocks.sum(2)
-    block, inside = _first_above(sums, uniform)
+    block, inside = first_above(sums, uniform)
     chosen = blocks.gather(1, block[:, None, None].expand(-1, 1, size))[:, 0]
-    index = block * size + _first_above(chosen, inside)[0]
+    index = block * size + first_above(chosen, inside)[0]
     return index.clamp(max=weights.shape[1] - 1)
 
 
@@ -61,7 +61,7 @@ def block_size(num: int) -> int:
     return min(divisors, key=lambda size: abs(size - root)) if divisors else root
 
 
-def _first_above(weights: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+def first_above(weights: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     """The index of the first cumulative sum above uniform * total, and how far into it the threshold lies, 0 to 1."""
     cumulative = weights.cumsum(1, dtype=torch.float64)
     total = cumulative[:, -1:]

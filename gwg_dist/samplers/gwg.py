@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gwg_dist.samplers.base import Info, Sampler, select
+from gwg_dist.samplers.base import Info, Sampler, accept_probability, select
 from gwg_dist.samplers.draws import Softmax, inverse_cdf, softmax
 from gwg_dist.target import Evaluation, Target
 
@@ -81,7 +81,7 @@ class GWG(Sampler):
             target.first_order_difference(there, change.reversed(), beta) / self.temperature - backward.log_norm
         )
         log_accept = target.log_ratio_of(change, there.f, here.f, beta=beta) + log_q_back - log_q
-        accept_prob = log_accept.clamp(max=0).exp()
+        accept_prob = accept_probability(log_accept)
         accepted = noise.accept < accept_prob
 
         made = change._replace(new=torch.where(accepted, change.new, change.old))

@@ -13,7 +13,7 @@ from torch import Tensor
 from gwg_dist.distributed import rank
 from gwg_dist.samplers.base import Kernel, State
 from gwg_dist.samplers.fast import Compiled, Graphed, fastest
-from gwg_dist.target import IncrementalTarget, Target
+from gwg_dist.target import Target
 
 BACKENDS = ("auto", "plain", "eager", "compiled", "graph")
 
@@ -43,19 +43,14 @@ class Plan(NamedTuple):
 
     Args:
         kernel: perhaps a faster one.
-        target: perhaps by increments, on the weights as they are now.
+        target: perhaps by its structure, on the weights as they are now.
     """
 
     kernel: Kernel
     target: Target
 
     def __str__(self) -> str:
-        by = "autograd"
-        if isinstance(self.target, IncrementalTarget):
-            by = type(self.target.increments).__name__
-        elif self.target.closed_form is not None:
-            by = "closed form"
-        return f"{self.kernel} on {type(self.target.energy).__name__} by {by}"
+        return f"{self.kernel} on {type(self.target.energy).__name__} by {self.target.how}"
 
 
 def plan_chains(
@@ -69,7 +64,8 @@ def plan_chains(
         x: chains like those that will be run.
         beta: of all steps, 0-d or one a chain; None where it changes from step to step.
         backend: "auto" takes the first of ``gwg_dist.samplers.fast.PATHS`` that applies. "eager" takes none, "compiled"
-            and "graph" that one; all four move by increments where the energy has them. "plain": autograd on the
+            and "graph" that one; all four move by the structure of the energy where it has
+            one. "plain": autograd on the
             energy's ``forward``, step by step, to check the others.
 
     Raises:

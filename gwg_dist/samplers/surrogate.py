@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gwg_dist.samplers.base import Info, Sampler, select
+from gwg_dist.samplers.base import Info, Sampler, accept_probability, select
 from gwg_dist.samplers.gwg import GWG, GWGNoise, GWGState
 from gwg_dist.target import Target
 
@@ -92,10 +92,14 @@ class SurrogateGWG(Sampler):
             inner, _ = gwg.step(surrogate, inner, step_noise)
         f = target.f(inner.x)
         log_accept = state.beta * ((f - state.f) - (inner.f - state.inner.f))
-        accept_prob = log_accept.clamp(max=0).exp()
+        accept_prob = accept_probability(log_accept)
         accepted = noise.accept < accept_prob
         hops = target.space.hamming(inner.x, state.x) * accepted
-        return select(accepted, SurrogateState(inner.x, f, inner), state), Info(accept_prob, hops)
+        was = state.inner
+        x, f, evaluation, proposal = select(
+            accepted, (inner.x, f, inner.evaluation, inner.proposal), (was.x, state.f, was.evaluation, was.proposal)
+        )
+        return SurrogateState(x, f, GWGState(x, evaluation, proposal, was.beta)), Info(accept_prob, hops)
 
     def surrogate(self, target: Target) -> Target:
         """The same target with its energy evaluated in reduced precision."""

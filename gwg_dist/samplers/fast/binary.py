@@ -2,14 +2,12 @@
 
 The same Markov kernel as ``GWG``. Between drawing a site and deciding on it a step needs f and ∇f at the proposal: of a
 network by one forward and one backward, of a restricted Boltzmann machine (``HiddenUnits``) by one product, because
-turning site i adds one column of W to the pre-activations. Steps work in place: the state that a step takes is the
-state that it returns.
+turning site i adds one column of W to the pre-activations.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,44 +16,105 @@ from torch.nn import functional
 from gwg_dist.samplers.base import Info, Kernel
 from gwg_dist.samplers.draws import block_size
 from gwg_dist.samplers.fast import native
-from gwg_dist.samplers.fast.pairs import InPlaceGWG, MoveNoise
+from gwg_dist.samplers.fast.in_place import InPlaceGWG, MoveNoise, may_replace
+from gwg_dist.samplers.fast.native import LATE
 from gwg_dist.samplers.gwg import GWG
 from gwg_dist.spaces import Binary
-from gwg_dist.target import HiddenUnits, IncrementalTarget, Target
+from gwg_dist.structure import Evaluation, HiddenUnits
+from gwg_dist.target import StructuredTarget, Target
 
 
-@dataclass
 class BinaryState:
-    """Args:
-    position: the signs 1 - 2x, ``(B, D)``.
-    grad: ∇f, ``(B, D)``, untempered.
-    f: ``(B,)`` float64.
-    weights: exp(d / τ - shift) of every move, ``(B, D)``; ``sums`` ``(B, blocks)`` and ``shift`` ``(B,)`` float64.
-    scale: β / τ, ``(B,)``.
-    beta: 0-d or ``(B,)``.
-    reference: log ref's slope / τ, ``(D,)``.
-    hidden: pre-activations ``(B, H)`` and the sum of their softplus ``(B,)`` float64, or nothing.
+    """What a chain carries from step to step, and the kernels in C that read it and write over it.
+
+    Args:
+        x: the chains, ``(B, D)``.
+        evaluation: at ``x``.
+        target: of the chains.
+        beta: 0-d or ``(B,)``.
+        temperature: τ.
+
+    Attributes:
+        position: the signs 1 - 2x, ``(B, D)``.
+        grad: ∇f, ``(B, D)``, untempered.
+        f: ``(B,)`` float64.
+        weights: exp(d / τ - shift) of every move, ``(B, D)``.
+        sums: of the weights by block, ``(B, blocks)`` float64.
+        shift: ``(B,)`` float64.
+        scale: β / τ, ``(B,)``.
+        reference: log ref's slope / τ, ``(D,)``.
+        moved: the sites drawn last, ``(B,)`` int64.
     """
 
-    position: Tensor
-    grad: Tensor
-    f: Tensor
-    weights: Tensor
-    sums: Tensor
-    shift: Tensor
-    scale: Tensor
-    beta: Tensor
-    reference: Tensor
-    hidden: tuple[Tensor, ...]
+    def __init__(self, x: Tensor, evaluation: Evaluation, target: Target, beta: Tensor, temperature: float) -> None:
+        num, num_sites = x.shape
+        size, temperature = block_size(num_sites), float(temperature)
+        self.temperature = temperature
+        self.real = "double" if x.dtype == torch.float64 else "float"
+        self.position = (1 - 2 * x).contiguous()
+        self.grad = evaluation.grad.to(x.dtype).clone(memory_format=torch.contiguous_format)
+        self.f = evaluation.f.double().clone()
+        self.weights = torch.empty_like(self.position)
+        self.sums, self.shift = self.f.new_empty(num, -(-num_sites // size)), torch.empty_like(self.f)
+        self.scale, self.moved = x.new_empty(num), torch.empty(num, dtype=torch.int64)
+        slope = torch.zeros(num_sites, dtype=x.dtype) if target.reference is None else target.reference.weights
+        self.reference = (slope.to(x.dtype) / temperature).contiguous()
+        scratch = x.new_empty(num_sites + 2 * self.sums.shape[1])
+        self.weigh = self.bound(
+            "weigh", self.position, self.grad, self.reference, self.scale, self.weights, self.sums, self.shift
+        )
+        self.propose = self.bound("propose", LATE, self.position, self.weights, self.sums, self.moved, LATE)
+        self.decide = self.bound(
+            "decide", LATE, LATE, self.reference, self.scale, temperature, LATE, self.moved, self.position, self.grad,
+            self.weights, self.sums, self.shift, self.f, scratch, LATE,
+        )  # fmt: skip
+        self.temper(beta)
+
+    def bound(self, name: str, *arguments: Tensor | float | native.Late) -> native.Bound:
+        """A kernel in C for this number of chains, sites and block size, in this precision."""
+        sizes = (*self.position.shape, block_size(self.position.shape[1]))
+        return native.Bound(f"binary_{name}_{self.real}", *sizes, *arguments)
 
     @property
     def x(self) -> Tensor:
         return (1 - self.position) / 2
 
-    def call(self, name: str, *arguments: Tensor | int | float) -> None:
-        """Run a C kernel for this number of chains, sites and block size, in this precision."""
-        real = "double" if self.position.dtype == torch.float64 else "float"
-        native.call(f"{name}_{real}", *self.position.shape, *arguments)
+    def temper(self, beta: Tensor) -> None:
+        self.beta = beta
+        self.scale.copy_((beta / self.temperature).expand(len(self.scale)))
+        self.weigh()
+
+
+class HiddenState(BinaryState):
+    """What a chain on ``HiddenUnits`` carries besides.
+
+    Attributes:
+        hidden: pre-activations, ``(B, H)``.
+        softplus: their sum of softplus, ``(B,)`` float64.
+        sigmoid: at the proposals, ``(B, H)``.
+        change: f at the proposals minus f here, ``(B,)`` float64.
+    """
+
+    def __init__(
+        self, x: Tensor, evaluation: Evaluation, target: Target, beta: Tensor, temperature: float, units: HiddenUnits
+    ) -> None:
+        super().__init__(x, evaluation, target, beta, temperature)
+        (hidden,) = evaluation.aux
+        self.weight, self.bias = units.weight.to(x.dtype), units.visible_bias.to(x.dtype).contiguous()
+        columns = units.columns.to(x.dtype).contiguous()
+        self.hidden = hidden.to(x.dtype).clone(memory_format=torch.contiguous_format)
+        self.softplus = functional.softplus(self.hidden.double()).sum(1)
+        self.sigmoid, self.change = torch.empty_like(self.hidden), torch.empty_like(self.softplus)
+        hidden_new, softplus_new = torch.empty_like(self.hidden), torch.empty_like(self.softplus)
+        (num, num_sites), (_, num_hidden) = x.shape, self.hidden.shape
+        self.propose_hidden = native.Bound(
+            f"hidden_propose_{self.real}", num, num_sites, num_hidden, block_size(num_sites), columns, self.bias, LATE,
+            self.position, self.weights, self.sums, self.hidden, self.softplus, self.moved, hidden_new, self.sigmoid,
+            softplus_new, self.change,
+        )  # fmt: skip
+        self.commit = native.Bound(
+            f"hidden_commit_{self.real}", num, num_hidden, LATE, hidden_new, softplus_new, self.hidden, self.softplus
+        )
 
 
 @dataclass(frozen=True)
@@ -63,89 +122,41 @@ class BinaryGWG(InPlaceGWG):
     """``GWG(temperature)`` on any binary target, at any beta."""
 
     def init(self, target: Target, x: Tensor, beta: Tensor) -> BinaryState:
-        evaluation, size = target.evaluate(x), block_size(x.shape[1])
-        hidden: tuple[Tensor, ...] = ()
-        if _units(target) is not None:
-            (pre_activation,) = evaluation.aux
-            softplus = functional.softplus(pre_activation.double()).sum(1)
-            hidden = (pre_activation.clone(memory_format=torch.contiguous_format), softplus)
-        reference = torch.zeros_like(x[0]) if target.reference is None else target.reference.weights.to(x.dtype)
-        f = evaluation.f.double()
-        sums, shift = f.new_empty(len(x), -(-x.shape[1] // size)), torch.empty_like(f)
-        state = BinaryState(
-            (1 - 2 * x).contiguous(), evaluation.grad.to(x.dtype).contiguous(), f.clone(), torch.empty_like(x), sums,
-            shift, x.new_empty(len(x)), beta, reference / self.temperature, hidden,
-        )  # fmt: skip
-        return self.temper(target, state, beta)
+        evaluation, units = target.evaluate(x), hidden_units(target)
+        if units is None:
+            return BinaryState(x, evaluation, target, beta, self.temperature)
+        return HiddenState(x, evaluation, target, beta, self.temperature, units)
 
-    def temper(self, target: Target, state: Any, beta: Tensor) -> Any:
-        state.beta = beta
-        state.scale.copy_((beta / self.temperature).expand(len(state.scale)))
-        state.call(
-            "binary_weigh", block_size(state.position.shape[1]), state.position, state.grad, state.reference,
-            state.scale, state.weights, state.sums, state.shift,
-        )  # fmt: skip
+    def temper(self, target: Target, state: BinaryState, beta: Tensor) -> BinaryState:
+        state.temper(beta)
         return state
 
     def step(self, target: Target, state: BinaryState, noise: MoveNoise) -> tuple[BinaryState, Info]:
-        num, num_sites = state.position.shape
-        size, sites = block_size(num_sites), torch.empty(num, dtype=torch.int64)
-        units = _units(target)
-        hidden = None if units is None else _propose_hidden(state, units, noise, sites)
-        if units is not None and hidden is not None:
-            change, grad = hidden.change, torch.addmm(units.visible_bias, hidden.sigmoid, units.weight)
+        if isinstance(state, HiddenState):
+            state.propose_hidden(noise.uniform)
+            change, grad = state.change, torch.addmm(state.bias, state.sigmoid, state.weight)
         else:
             proposal = torch.empty_like(state.position)
-            drawn = (noise.uniform, state.position, state.weights, state.sums)
-            state.call("binary_propose", size, *drawn, sites, proposal)
+            state.propose(noise.uniform, proposal)
             evaluation = target.evaluate(proposal)
             change, grad = evaluation.f.double() - state.f, evaluation.grad.contiguous()
-        scratch = state.weights.new_empty(num_sites + 2 * state.sums.shape[1])
-        decision = state.f.new_empty(2, num)
-        state.call(
-            "binary_decide", size, grad, change, state.reference, state.scale, float(self.temperature), noise.uniform,
-            sites, state.position, state.grad, state.weights, state.sums, state.shift, state.f, scratch, decision,
-        )  # fmt: skip
-        if hidden is not None:
-            real = "double" if hidden.new.dtype == torch.float64 else "float"
-            native.call(
-                f"hidden_commit_{real}", *hidden.new.shape, decision, hidden.new, hidden.softplus, *state.hidden
-            )
+        decision = state.f.new_empty(2, len(state.f))
+        state.decide(grad, change, noise.uniform, decision)
+        if isinstance(state, HiddenState):
+            state.commit(decision)
         return state, Info(decision[0], decision[1])
 
 
-class _Hidden(NamedTuple):
-    """At the proposals: pre-activations, their sigmoid, the sum of their softplus, and f there minus f here."""
-
-    new: Tensor
-    sigmoid: Tensor
-    softplus: Tensor
-    change: Tensor
-
-
-def _propose_hidden(state: BinaryState, units: HiddenUnits, noise: MoveNoise, sites: Tensor) -> _Hidden:
-    """Draw the sites and move the hidden units."""
-    hidden, softplus = state.hidden
-    made = _Hidden(*(torch.empty_like(like) for like in (hidden, hidden, softplus, softplus)))
-    state.call(
-        "hidden_propose", hidden.shape[1], block_size(state.position.shape[1]), units.columns, units.visible_bias,
-        noise.uniform, state.position, state.weights, state.sums, hidden, softplus, sites, made.new, made.sigmoid,
-        made.softplus, made.change,
-    )  # fmt: skip
-    return made
+def hidden_units(target: Target) -> HiddenUnits | None:
+    """The hidden units of a target that has them."""
+    if isinstance(target, StructuredTarget) and isinstance(target.structure, HiddenUnits):
+        return target.structure
+    return None
 
 
 def path(kernel: Kernel, target: Target, x: Tensor, beta: Tensor | None) -> Kernel | None:
-    """The kernel for this target, or None: not binary, not on a CPU, no C compiler, or it moves by increments."""
-    if type(kernel) is not GWG:  # a subclass may change what a step does
+    """On binary points where there is a C compiler, for hidden units and for what is evaluated afresh."""
+    if not may_replace(kernel, x) or not isinstance(kernel, GWG) or not isinstance(target.space, Binary):
         return None
-    suits = isinstance(target.space, Binary) and x.device.type == "cpu"
-    suits = suits and (_units(target) is not None or not isinstance(target, IncrementalTarget))
-    suits = suits and x.dtype in (torch.float32, torch.float64) and native.library() is not None
-    return BinaryGWG(kernel.temperature) if suits else None
-
-
-def _units(target: Target) -> HiddenUnits | None:
-    if isinstance(target, IncrementalTarget) and isinstance(target.increments, HiddenUnits):
-        return target.increments
-    return None
+    suits = hidden_units(target) is not None or not isinstance(target, StructuredTarget)
+    return BinaryGWG(kernel.temperature) if suits and native.library() is not None else None

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gwg_dist.samplers.base import Info, Kernel
 from gwg_dist.samplers.fast import native
-from gwg_dist.target import IncrementalTarget, Target
+from gwg_dist.target import StructuredTarget, Target
 
 LARGE_ENOUGH = 50_000  # numbers in x; below it a run hardly earns back ten seconds of compiling
 
@@ -64,6 +64,6 @@ def _temper(kernel: Kernel, target: Target, state: Any, beta: Tensor) -> Any:
 
 
 def path(kernel: Kernel, target: Target, x: Tensor, beta: Tensor | None) -> Kernel | None:
-    """Compiled where large chains move by increments on a CPU that has a C compiler."""
-    large = isinstance(target, IncrementalTarget) and x.numel() >= LARGE_ENOUGH
+    """Compiled where large chains move by a structure on a CPU that has a C compiler."""
+    large = isinstance(target, StructuredTarget) and x.numel() >= LARGE_ENOUGH
     return Compiled(kernel) if large and x.device.type == "cpu" and native.compiler() is not None else None

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gwg_dist.samplers.base import Info, Kernel
-from gwg_dist.target import IncrementalTarget, Target
+from gwg_dist.target import StructuredTarget, Target
 
 Function = Callable[[], Any]
 Capture = Callable[[Function], tuple[Function, Any]]
@@ -76,7 +76,7 @@ class Graphed(Kernel):
 
 
 class Memory:
-    """The memory that the graphs of a kernel read and write: the state, the noise, beta, the weights' increments.
+    """The memory that the graphs of a kernel read and write: the state, the noise, beta, the structure.
 
     Args:
         graphed: the kernel and how it is captured.
@@ -90,8 +90,8 @@ class Memory:
         self.inputs: dict[str, Any] = {}
         self.graphs: dict[str, tuple[Function, Any]] = {}
         self.target = target
-        if isinstance(target, IncrementalTarget):
-            self.target = IncrementalTarget(target, tree_clone(target.increments))
+        if isinstance(target, StructuredTarget):
+            self.target = StructuredTarget(target, tree_clone(target.structure))
 
     def step(self, target: Target, state: Any, noise: Any) -> tuple[Any, Info]:
         def run() -> Info:
@@ -124,12 +124,12 @@ class Memory:
         return outputs
 
     def _take(self, target: Target, state: Any) -> None:
-        """At the start of a run: the state from outside, and the increments of the weights as they are now."""
+        """At the start of a run: the state from outside, and the structure of the weights as they are now."""
         if state is self.state:
             return
         tree_copy(self.state, state)
-        if isinstance(target, IncrementalTarget) and isinstance(self.target, IncrementalTarget):
-            tree_copy(self.target.increments, target.increments)
+        if isinstance(target, StructuredTarget) and isinstance(self.target, StructuredTarget):
+            tree_copy(self.target.structure, target.structure)
 
 
 def memory_of(graphed: Graphed, target: Target, state: Any) -> Memory:

@@ -1,5 +1,7 @@
 """Kernels in C, compiled in a second when they are first wanted; without a C compiler there are none.
 
+No address is passed but by ``Bound``, which checks every tensor against the table in signatures.py.
+
 The shared library is kept in the user's cache, named after its source, its flags and the processor.
 """
 
@@ -15,8 +17,11 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
+
+from gwg_dist.samplers.fast.native.signatures import Argument, signature, value_of
 
 SOURCES = [Path(__file__).with_name(name) for name in ("kernels.c", "all_moves.h")]
 # Sums may be reordered, so that they vectorise; NaN, infinity and the process's rounding mode stay what they are.
@@ -27,6 +32,13 @@ FLAGS = [
 TIMEOUT_S = 120
 
 logger = logging.getLogger(__name__)
+
+
+class Late:
+    """The place of an argument that changes from call to call."""
+
+
+LATE = Late()
 
 
 @cache
@@ -50,17 +62,67 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
-def call(name: str, *arguments: Tensor | int | float) -> None:
-    """Run a kernel on contiguous CPU tensors, 64-bit integers and doubles."""
-    loaded = library()
-    assert loaded is not None
-    loaded[name](*(_as_c(argument) for argument in arguments))
+class Bound:
+    """A kernel in C with its arguments checked once; those that change from call to call are given, and checked, then.
+
+    Args:
+        name: of the function in C.
+        arguments: in the order of the table in signatures.py: sizes, numbers, tensors, or ``LATE``.
+
+    Raises:
+        TypeError: an argument that is not a contiguous CPU tensor of the type and shape in the table.
+    """
+
+    def __init__(self, name: str, *arguments: Tensor | int | float | Late) -> None:
+        loaded = library()
+        if loaded is None:
+            raise RuntimeError(f"{name}: there are no kernels in C without a C compiler")
+        self.function = loaded[name]
+        self.name = name
+        self.kept = arguments  # their memory is read by address
+        self.values: list[Any] = []
+        self.late: list[tuple[int, Argument, tuple[int, ...]]] = []
+        sizes: dict[str, int] = {}
+        for position, (argument, value) in enumerate(zip(signature(name), arguments, strict=True)):
+            if argument.kind == "size" and isinstance(value, int):
+                sizes[argument.name] = value
+                self.values.append(ctypes.c_int64(value))
+                continue
+            if argument.kind == "number" and isinstance(value, float):
+                self.values.append(ctypes.c_double(value))
+                continue
+            shape = tuple(value_of(expression, sizes) for expression in argument.shape)
+            if value is LATE:
+                self.late.append((position, argument, shape))
+                self.values.append(None)
+            else:
+                self.values.append(self._address(argument, shape, value))
+
+    def __call__(self, *late: Tensor) -> None:
+        for (position, argument, shape), value in zip(self.late, late, strict=True):
+            self.values[position] = self._address(argument, shape, value)
+        self.function(*self.values)
+
+    def _address(self, argument: Argument, shape: tuple[int, ...], value: object) -> ctypes.c_void_p:
+        if (
+            not isinstance(value, Tensor)
+            or value.dtype != argument.dtype
+            or value.shape != shape
+            or not value.is_contiguous()
+            or not value.is_cpu
+        ):
+            expected = (
+                f"a contiguous CPU tensor of {argument.dtype} and shape {shape}" if shape else f"a {argument.kind}"
+            )
+            raise TypeError(f"{self.name}: {argument.name} must be {expected}, got {_described(value)}")
+        return ctypes.c_void_p(value.data_ptr())
 
 
-def _as_c(argument: Tensor | int | float) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_double:
-    if isinstance(argument, Tensor):
-        return ctypes.c_void_p(argument.data_ptr())
-    return ctypes.c_int64(argument) if isinstance(argument, int) else ctypes.c_double(argument)
+def _described(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return repr(value)
+    layout = "contiguous" if value.is_contiguous() else "strided"
+    return f"a {layout} tensor of {value.dtype} and shape {tuple(value.shape)} on {value.device}"
 
 
 def _built(program: str, key: str) -> Path:

@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
-/* exp(x) for x <= 0 in 2 units in the last place of float, without a call, so that loops over it vectorise. */
+/* exp(x) for x <= 0 to within 4 units in the last place of float, without a call, so that loops over it vectorise. */
 static inline float exp_of_negative(float x) {
     x = x > -87.0f ? x : -87.0f;
     float n = __builtin_floorf(x * 1.44269504f + 0.5f);
@@ -50,12 +50,12 @@ FIRST_ABOVE(first_float, float)
 TOTAL(total_double, double)
 TOTAL(total_float, float)
 
-/* Accepts with p(x') q(x|x') / (p(x) q(x'|x)) = exp(log_ratio) (total / total_new) exp(shift - shift_new); writes the
- * probability and whether the move is made. */
+/* Accepts with p(x') q(x|x') / (p(x) q(x'|x)) = exp(log_ratio) (total / total_new) exp(shift - shift_new), never where
+ * that is not a number; writes the probability and whether the move is made. */
 static int decide(double log_ratio, double total, double total_new, double shift, double shift_new, double uniform,
                   double *decision, int64_t num_chains, int64_t b) {
     double log_accept = log_ratio + log(total / total_new) + shift - shift_new;
-    double accept_prob = log_accept < 0 ? exp(log_accept) : 1;
+    double accept_prob = log_accept >= 0 ? 1 : log_accept < 0 ? exp(log_accept) : 0;
     int made = uniform < accept_prob;
     decision[b] = accept_prob;
     decision[num_chains + b] = made;
@@ -63,10 +63,11 @@ static int decide(double log_ratio, double total, double total_new, double shift
 }
 
 /* noise: (3, B), the block, the move inside it, the decision. decision: (2, B), accept_prob and whether. */
-void sparse_step(int64_t num_chains, int64_t blocks, int64_t size, int64_t num_touched, const int64_t *touched,
-                 const double *coupling, const double *scale, double temperature, const double *noise, double *signs,
+void sparse_step(int64_t num_chains, int64_t blocks, int64_t size, int64_t num_sites, int64_t num_touched,
+                 const int64_t *touched, const double *coupling, const double *scale, double temperature, const double *noise, double *signs,
                  double *slopes, double *all_weights, double *all_sums, double *decision) {
     double fresh[64];
+    (void)num_sites;
     for (int64_t b = 0; b < num_chains; b++) {
         double *sign = signs + b * blocks * size, *slope = slopes + b * blocks * size;
         double *weights = all_weights + b * blocks * size, *sums = all_sums + b * blocks;

@@ -1,0 +1,314 @@
+"""What an energy may know of itself: pairs of sites, dense or sparse, or hidden units; as plain data in f = -E.
+
+A structure is a named tuple of tensors, made from the weights as they are and sharing no memory that an optimizer
+writes, so that a compiled or captured step sees new weights as new inputs. ``start`` evaluates f and ∇f at x, ``move``
+follows them through a change of one site at less than the cost of an evaluation. Fast paths and block kernels read the
+fields. Not implemented: categorical sparse pairs.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules import module as torch_module
+
+from gwg_dist.spaces import Change
+
+SHORTCUTS = ("energy_and_grad", "structure")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class Evaluation(NamedTuple):
+    """A model at x. Accepting a proposal is one ``where`` a field.
+
+    Args:
+        f: ``(B,)``, -E(x) in nats.
+        grad: ∇f(x), the shape of x.
+        aux: what ``move`` may want of the current state, each ``(B, ...)``.
+    """
+
+    f: Tensor
+    grad: Tensor
+    aux: tuple[Tensor, ...] = ()
+
+
+@runtime_checkable
+class Structure(Protocol):
+    """What every structure offers."""
+
+    def start(self, x: Tensor) -> Evaluation:
+        """f and ∇f at ``x`` from scratch."""
+        ...
+
+    def move(self, here: Evaluation, x: Tensor, change: Change) -> Evaluation:
+        """The evaluation at ``x``, reached from ``here`` by ``change``. Equal to ``start(x)`` up to rounding."""
+        ...
+
+
+class DensePairs(NamedTuple):
+    """f(x) = constant + slope^T x + x^T rows x / 2 with x flattened to N = D (binary) or D K (categorical) numbers.
+
+    Args:
+        rows: ``(N, N)``, symmetric, zero within a site.
+        slope: ``(N,)``, ∇f at x = 0.
+        constant: 0-d, f at x = 0.
+    """
+
+    rows: Tensor
+    slope: Tensor
+    constant: Tensor
+
+    def start(self, x: Tensor) -> Evaluation:
+        flat = x.flatten(1)
+        pull = flat @ self.rows if x.ndim == 2 else self._summed_rows(x)
+        f = self.constant + (flat * (self.slope + pull / 2)).sum(1, dtype=torch.float64)
+        return Evaluation(f, (self.slope + pull).view_as(x))
+
+    def move(self, here: Evaluation, x: Tensor, change: Change) -> Evaluation:
+        """f is linear in each site, so its change is read off the gradient: exact, summed in float64."""
+        if x.ndim == 2:
+            step = (change.new - change.old).to(x.dtype)[:, None]
+            f = here.f + (step * here.grad.gather(1, change.site[:, None]))[:, 0]
+            return Evaluation(f, here.grad + step * self.rows[change.site])
+        grad = here.grad.flatten(1)
+        old, new = (change.site * x.shape[2] + category for category in (change.old, change.new))
+        entries = grad.gather(1, torch.stack([old, new], 1))
+        f = here.f + (entries[:, 1] - entries[:, 0])
+        return Evaluation(f, (grad + (self.rows[new] - self.rows[old])).view_as(x))
+
+    def blocks(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Sites that are independent given the others, one tensor of sites a block: here each site alone."""
+        return tuple(torch.arange(x.shape[1], device=x.device).split(1))
+
+    def grad_at(self, x: Tensor, sites: Tensor) -> Tensor:
+        """∇f at some sites, ``(B, sites)`` or ``(B, sites, K)``. It does not depend on x at those sites themselves."""
+        width = 1 if x.ndim == 2 else x.shape[2]
+        index = (sites[:, None] * width + torch.arange(width, device=x.device)).flatten()
+        grad = self.slope[index] + x.flatten(1) @ self.rows[:, index]
+        return grad if x.ndim == 2 else grad.unflatten(1, (-1, width))
+
+    def _summed_rows(self, x: Tensor) -> Tensor:
+        """x^T rows for one-hot x: the rows of the categories that are there, added up."""
+        if torch.compiler.is_compiling():
+            return x.flatten(1) @ self.rows
+        first = torch.arange(x.shape[1], device=x.device) * x.shape[2]
+        return functional.embedding_bag(x.argmax(2) + first, self.rows, mode="sum")
+
+
+class Graph(nn.Module):
+    """Which pairs of sites see each other, with a colour for each site; any graph.
+
+    Args:
+        num_sites: D.
+        edges: ``(M, 2)`` integers, every pair of different sites at most once, in either order.
+
+    Attributes:
+        neighbours: ``(D, n)`` int64, n the largest degree: the sites that each site sees. A site of lower degree has
+            other sites in the places left over, each once; couplings there are zero.
+        edge: ``(D, n)`` int64: the row of ``edges``, M in places left over.
+        colour: ``(D,)`` int64; no two sites that see each other have the same.
+
+    Raises:
+        ValueError: another shape, sites outside 0..D-1, a site paired with itself, a pair that is there twice.
+    """
+
+    neighbours: Tensor
+    edge: Tensor
+    colour: Tensor
+
+    def __init__(self, num_sites: int, edges: Tensor) -> None:
+        super().__init__()
+        edges = _checked_edges(num_sites, edges)
+        ends = torch.cat([edges, edges.flip(1)])
+        order = ends[:, 0].argsort(stable=True)
+        site, other = ends[order].T
+        degree = torch.bincount(site, minlength=num_sites)
+        place = torch.arange(len(site)) - (degree.cumsum(0) - degree)[site]
+        width = int(degree.max()) if len(edges) else 0
+        neighbours = torch.full((num_sites, width), -1)
+        edge = torch.full((num_sites, width), len(edges))
+        neighbours[site, place], edge[site, place] = other, order % max(len(edges), 1)
+        for i in (degree < width).nonzero()[:, 0].tolist():
+            free = torch.ones(num_sites, dtype=torch.bool)
+            free[neighbours[i, : degree[i]]] = free[i] = False
+            neighbours[i, degree[i] :] = free.nonzero()[: width - int(degree[i]), 0]
+        self.num_edges = len(edges)
+        self.register_buffer("neighbours", neighbours, persistent=False)
+        self.register_buffer("edge", edge, persistent=False)
+        self.register_buffer("colour", _greedy_colouring(neighbours, degree), persistent=False)
+
+    def rows(self, couplings: Tensor) -> Tensor:
+        """Couplings of the edges ``(M,)`` at every site's neighbours, ``(D, n)``; zero in places left over."""
+        return functional.pad(couplings, (0, 1))[self.edge]
+
+    @cached_property
+    def blocks(self) -> tuple[Tensor, ...]:
+        """The sites of each colour, int64 on the CPU."""
+        colour = self.colour.cpu()
+        return tuple((colour == c).nonzero()[:, 0] for c in range(int(colour.max()) + 1))
+
+
+class SparsePairs(NamedTuple):
+    """f(x) = constant + slope^T x + x^T R x / 2 of binary x ``(B, D)``, R zero but between the neighbours of a graph.
+
+    Args:
+        graph: who sees whom.
+        rows: ``(D, n)``, R at ``graph.neighbours``; made by ``graph.rows``, so that it is symmetric.
+        slope: ``(D,)``, ∇f at x = 0.
+        constant: 0-d, f at x = 0.
+    """
+
+    graph: Graph
+    rows: Tensor
+    slope: Tensor
+    constant: Tensor
+
+    def start(self, x: Tensor) -> Evaluation:
+        pull = torch.zeros_like(x)
+        for neighbour, row in zip(self.graph.neighbours.T, self.rows.T, strict=True):
+            pull = torch.addcmul(pull, x[:, neighbour], row)
+        f = self.constant + (x * (self.slope + pull / 2)).sum(1, dtype=torch.float64)
+        return Evaluation(f, self.slope + pull)
+
+    def move(self, here: Evaluation, x: Tensor, change: Change) -> Evaluation:
+        """f is linear in each site, so its change is the gradient's entry."""
+        step = (change.new - change.old).to(x.dtype)[:, None]
+        f = here.f + (step * here.grad.gather(1, change.site[:, None]))[:, 0]
+        at, pull = self.graph.neighbours[change.site], step * self.rows[change.site]
+        return Evaluation(f, here.grad.scatter_add(1, at, pull))
+
+    def blocks(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Sites that are independent given the others: those of each colour."""
+        return tuple(block.to(x.device) for block in self.graph.blocks)
+
+    def grad_at(self, x: Tensor, sites: Tensor) -> Tensor:
+        """∇f at some sites, ``(B, sites)``. It does not depend on x at those sites of one colour themselves."""
+        return self.slope[sites] + (x[:, self.graph.neighbours[sites]] * self.rows[sites]).sum(2)
+
+    def steepest(self) -> Tensor:
+        """A bound on every entry of abs(∇f) at every x, 0-d."""
+        return ((self.slope + self.rows.sum(1) / 2).abs() + self.rows.abs().sum(1) / 2).max()
+
+
+class HiddenUnits(NamedTuple):
+    """f(x) = visible_bias^T x + sum_h softplus(weight x + hidden_bias)_h, x flattened to N = D or D K numbers.
+
+    The evaluation carries weight x + hidden_bias, ``(B, H)``, as its one ``aux``.
+
+    Args:
+        weight: ``(H, N)``.
+        columns: its transpose, ``(N, H)``, contiguous.
+        hidden_bias: ``(H,)``.
+        visible_bias: ``(N,)``.
+    """
+
+    weight: Tensor
+    columns: Tensor
+    hidden_bias: Tensor
+    visible_bias: Tensor
+
+    def start(self, x: Tensor) -> Evaluation:
+        return self._at(x, functional.linear(x.flatten(1), self.weight, self.hidden_bias))
+
+    def move(self, here: Evaluation, x: Tensor, change: Change) -> Evaluation:
+        (hidden,) = here.aux
+        if x.ndim == 2:
+            step = (change.new - change.old).to(x.dtype)[:, None]
+            return self._at(x, hidden + step * self.columns[change.site])
+        old, new = (change.site * x.shape[2] + category for category in (change.old, change.new))
+        return self._at(x, hidden + (self.columns[new] - self.columns[old]))
+
+    def _at(self, x: Tensor, hidden: Tensor) -> Evaluation:
+        softplus, sigmoid = _softplus_sum_and_sigmoid(hidden)
+        grad = torch.addmm(self.visible_bias, sigmoid, self.weight)
+        return Evaluation(x.flatten(1) @ self.visible_bias + softplus, grad.view_as(x), (hidden,))
+
+
+class MayKnowItself(nn.Module):
+    """A model that may offer short cuts: its own gradient, or its structure.
+
+    A short cut belongs to the ``forward`` of the class that gives it. Where a subclass or an instance has another
+    ``forward`` or another ``__call__``, or where hooks are registered, it is not used (see ``offered``).
+    """
+
+    _forward_of: ClassVar[dict[str, Any]] = {}
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        cls._forward_of = cls._forward_of | {name: cls.forward for name in SHORTCUTS if name in vars(cls)}
+
+    def structure(self) -> Structure | None:
+        """f = -E as plain data, from the weights as they are now; None where there is no such form."""
+        return None
+
+
+def offered(energy: object, shortcut: str) -> bool:
+    """Whether ``energy`` gives this short cut, and it is still the one of its ``forward``."""
+    if not isinstance(energy, MayKnowItself):
+        return False
+    cls = type(energy)
+    if cls._forward_of.get(shortcut) is not cls.forward or "forward" in vars(energy):
+        return False
+    if cls.__call__ is not nn.Module.__call__:
+        return False
+    hooked = any(getattr(part, hooks) for part in energy.modules() for hooks in HOOKS)
+    return not hooked and not any(getattr(torch_module, f"_global{hooks}") for hooks in HOOKS)
+
+
+def symmetric(upper: Tensor, width: int = 1) -> Tensor:
+    """``(N, N)`` with the part above the diagonal of ``upper`` on both sides, zero within a site of ``width`` numbers.
+
+    Done by one transposing copy and one selection: adding a transpose is three times slower.
+    """
+    index = torch.arange(len(upper), device=upper.device) // width
+    both = torch.empty_like(upper).copy_(upper.T)
+    torch.where(index[:, None] < index, upper, both, out=both)
+    both.view(len(upper) // width, width, -1, width).diagonal(dim1=0, dim2=2).zero_()
+    return both
+
+
+def _checked_edges(num_sites: int, edges: Tensor) -> Tensor:
+    if edges.ndim != 2 or edges.shape[1] != 2 or edges.is_floating_point():
+        raise ValueError(f"edges must be integers of shape (M, 2), got {edges.dtype} of shape {tuple(edges.shape)}")
+    edges = edges.long().cpu()
+    if len(edges) and not 0 <= int(edges.min()) <= int(edges.max()) < num_sites:
+        raise ValueError(f"edges must lie in 0..{num_sites - 1}, got {int(edges.min())} to {int(edges.max())}")
+    if (edges[:, 0] == edges[:, 1]).any():
+        raise ValueError(f"edges must join different sites, got {edges[edges[:, 0] == edges[:, 1]][0].tolist()}")
+    sorted_edges = edges.sort(1).values
+    if len(sorted_edges.unique(dim=0)) != len(edges):
+        pairs, counts = sorted_edges.unique(dim=0, return_counts=True)
+        raise ValueError(f"edges must hold every pair once, got {pairs[counts > 1][0].tolist()} twice")
+    return edges
+
+
+def _greedy_colouring(neighbours: Tensor, degree: Tensor) -> Tensor:
+    """A colour for each site, other than its neighbours'; two on an even lattice (a checkerboard)."""
+    colours: list[int] = []
+    for site, (around, count) in enumerate(zip(neighbours.tolist(), degree.tolist(), strict=True)):
+        taken = {colours[other] for other in around[:count] if other < site}
+        colours.append(next(colour for colour in range(len(taken) + 1) if colour not in taken))
+    return torch.tensor(colours)
+
+
+def _softplus_sum_and_sigmoid(a: Tensor) -> tuple[Tensor, Tensor]:
+    """``(B, H)`` to sum_h softplus ``(B,)`` and the sigmoid ``(B, H)``.
+
+    softplus(a) = max(a, 0) + log(1 + exp(-|a|)), and 1 + exp(-|a|) <= 2: compiled, where passes are free and functions
+    are not, one exponential serves both, and one logarithm the product of several factors.
+    """
+    if not torch.compiler.is_compiling():
+        return functional.softplus(a).sum(1), a.sigmoid()
+    tail = (-a.abs()).exp()
+    factor = 1 + tail
+    sigmoid = torch.where(a >= 0, 1.0, tail) / factor
+    group = next(size for size in (20, 16, 10, 8, 5, 4, 2, 1) if a.shape[1] % size == 0)
+    parts = factor.unflatten(1, (group, -1)).unbind(1)
+    product = parts[0]
+    for part in parts[1:]:
+        product = product * part
+    return a.relu().sum(1) + product.log().sum(1), sigmoid
