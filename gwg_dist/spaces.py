@@ -17,6 +17,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+from gwg_dist.draws import first_above
 
 MAX_ENUMERABLE_STATES = 2**22
 
@@ -51,6 +54,11 @@ class Space(ABC):
     def num_states(self) -> int:
         """The number of points, K^D."""
         return self.num_categories**self.num_sites
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """How many numbers a model sees of a site: 1 (binary) or K (categorical)."""
 
     @property
     def code_dtype(self) -> torch.dtype:
@@ -127,6 +135,47 @@ class Space(ABC):
         where k is the current category: staying is no move. (Grathwohl et al., 2021, equations 3 and 4.)
         """
 
+    # -- many sites at once ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def site_differences(self, x: Tensor, grad: Tensor) -> Tensor:
+        """d(x) by site: of flipping it, ``(B, D)``; or of every category, ``(B, D, K)``, 0 for the one it has."""
+
+    @abstractmethod
+    def draw_sites(self, x: Tensor, logits: Tensor, uniform: Tensor) -> Tensor:
+        """Every site drawn on its own, in a new tensor.
+
+        Args:
+            x: binary ``(B, D)`` or one-hot ``(B, D, K)``.
+            logits: log odds of flipping against staying, ``(B, D)``; or of every category, ``(B, D, K)``.
+            uniform: ``(B, D)`` in [0, 1).
+        """
+
+    @abstractmethod
+    def log_prob_sites(self, x: Tensor, logits: Tensor, x_new: Tensor) -> Tensor:
+        """log of the probability that ``draw_sites`` makes ``x_new`` of ``x``, ``(B,)`` float64 nats."""
+
+    @abstractmethod
+    def site_log_weights(self, log_weights: Tensor) -> Tensor:
+        """log of the sum of the weights of each site's moves, ``(B, D)``, from all moves' ``(B, num_moves)``."""
+
+    @abstractmethod
+    def change_sites(self, x: Tensor, log_weights: Tensor | None, chosen: Tensor, uniform: Tensor) -> Tensor:
+        """``x`` with every ``chosen`` site ``(B, D)`` set to another category, in a new tensor.
+
+        Args:
+            x: binary ``(B, D)`` or one-hot ``(B, D, K)``.
+            log_weights: of all moves ``(B, num_moves)``, by which a categorical site picks; None picks uniformly.
+            chosen: booleans.
+            uniform: ``(B, D)`` in [0, 1); not read where there is one other category.
+        """
+
+    @abstractmethod
+    def log_prob_changes(self, x: Tensor, log_weights: Tensor, x_new: Tensor) -> Tensor:
+        """log of the probability that ``change_sites`` takes the categories of ``x_new`` where it differs, ``(B,)``."""
+
+    # -- one site -------------------------------------------------------------------------------------------------
+
     @abstractmethod
     def change(self, x: Tensor, move: Tensor) -> Change:
         """What the moves ``(B,)`` do to ``x``."""
@@ -176,8 +225,31 @@ class Binary(Space):
     def linear_form(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
         return log_probs[:, 1] - log_probs[:, 0], log_probs[:, 0].sum()
 
+    @property
+    def width(self) -> int:
+        return 1
+
     def first_order_differences(self, x: Tensor, grad: Tensor) -> Tensor:
         return (1 - 2 * x) * grad
+
+    def site_differences(self, x: Tensor, grad: Tensor) -> Tensor:
+        return self.first_order_differences(x, grad)
+
+    def draw_sites(self, x: Tensor, logits: Tensor, uniform: Tensor) -> Tensor:
+        return torch.where(uniform < logits.double().sigmoid(), 1 - x, x)
+
+    def log_prob_sites(self, x: Tensor, logits: Tensor, x_new: Tensor) -> Tensor:
+        changed = (x != x_new).to(logits.dtype)
+        return functional.logsigmoid((2 * changed - 1) * logits).sum(1, dtype=torch.float64)
+
+    def site_log_weights(self, log_weights: Tensor) -> Tensor:
+        return log_weights
+
+    def change_sites(self, x: Tensor, log_weights: Tensor | None, chosen: Tensor, uniform: Tensor) -> Tensor:
+        return torch.where(chosen, 1 - x, x)
+
+    def log_prob_changes(self, x: Tensor, log_weights: Tensor, x_new: Tensor) -> Tensor:
+        return torch.zeros(len(x), dtype=torch.float64, device=x.device)
 
     def change(self, x: Tensor, move: Tensor) -> Change:
         old = self.category_at(x, move)
@@ -216,9 +288,34 @@ class Categorical(Space):
     def linear_form(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
         return log_probs, log_probs.new_zeros(())
 
+    @property
+    def width(self) -> int:
+        return self.num_categories
+
     def first_order_differences(self, x: Tensor, grad: Tensor) -> Tensor:
-        d = grad - (x * grad).sum(-1, keepdim=True)
-        return d.masked_fill(x > 0.5, -torch.inf).flatten(1)
+        return self.site_differences(x, grad).masked_fill(x > 0.5, -torch.inf).flatten(1)
+
+    def site_differences(self, x: Tensor, grad: Tensor) -> Tensor:
+        return grad - (x * grad).sum(-1, keepdim=True)
+
+    def draw_sites(self, x: Tensor, logits: Tensor, uniform: Tensor) -> Tensor:
+        return self.encode(_draw_last(logits, uniform), x.dtype)
+
+    def log_prob_sites(self, x: Tensor, logits: Tensor, x_new: Tensor) -> Tensor:
+        log_p = torch.log_softmax(logits, -1)
+        return torch.where(x_new > 0.5, log_p, 0.0).sum((1, 2), dtype=torch.float64)
+
+    def site_log_weights(self, log_weights: Tensor) -> Tensor:
+        return log_weights.unflatten(1, (-1, self.num_categories)).logsumexp(-1)
+
+    def change_sites(self, x: Tensor, log_weights: Tensor | None, chosen: Tensor, uniform: Tensor) -> Tensor:
+        logits = torch.zeros_like(x) if log_weights is None else log_weights.view_as(x)
+        logits = logits.masked_fill(x > 0.5, -torch.inf)
+        return torch.where(chosen[:, :, None], self.encode(_draw_last(logits, uniform), x.dtype), x)
+
+    def log_prob_changes(self, x: Tensor, log_weights: Tensor, x_new: Tensor) -> Tensor:
+        log_p = torch.log_softmax(log_weights.view_as(x), -1)
+        return torch.where((x_new > 0.5) & (x < 0.5), log_p, 0.0).sum((1, 2), dtype=torch.float64)
 
     def change(self, x: Tensor, move: Tensor) -> Change:
         site = move // self.num_categories
@@ -242,6 +339,12 @@ class Categorical(Space):
 
     def _whole_site(self, site: Tensor) -> Tensor:
         return site[:, None, None].expand(-1, 1, self.num_categories)
+
+
+def _draw_last(logits: Tensor, uniform: Tensor) -> Tensor:
+    """One of K for each site, ``(B, D)`` int64, from logits ``(B, D, K)`` and a uniform number each."""
+    weights = torch.softmax(logits.double(), -1)
+    return first_above(weights.flatten(0, 1), uniform.flatten())[0].view_as(uniform)
 
 
 def _rows(per_site: Tensor, num: int) -> Tensor:

@@ -4,18 +4,22 @@ Proposal probabilities are recomputed here from the paper's equations with loops
 is then run from every state with its noise forced into every move, and its acceptance probability read off.
 """
 
+import inspect
 import itertools
+import textwrap
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from gwg_dist.energies import IsingEnergy, MLPEnergy, RBMEnergy
 from gwg_dist.reference import Reference
-from gwg_dist.samplers import GWG, Target
+from gwg_dist.samplers import GWG, Metropolis, Target, metropolis
 from gwg_dist.samplers.gwg import GWGNoise
 from gwg_dist.spaces import Binary, Categorical, Space
 
 TOLERANCE = 1e-12
+T = TypeVar("T", bound=Metropolis)
 
 
 def make_target(space: Space, kind: str = "mlp", *, seed: int = 0, strength: float = 1.0) -> Target:
@@ -144,3 +148,32 @@ def assert_exact(matrix: Tensor, pi: Tensor) -> None:
 
 
 SPACES: dict[str, Space] = {"binary": Binary(5), "categorical": Categorical(3, 4)}
+
+
+# -- power: a kernel with a known mistake must fail the same test ------------------------------------------------------
+
+MUTANTS = {
+    "reverse proposal dropped": ("+ log_q_back - log_q", "- log_q"),
+    "forward proposal dropped": ("+ log_q_back - log_q", "+ log_q_back"),
+    "stale gradient kept after acceptance": (
+        "there[:3]", "(there.x, there.evaluation._replace(grad=state.evaluation.grad), there.proposal)"
+    ),
+    "stale value kept after acceptance": (
+        "there[:3]", "(there.x, there.evaluation._replace(f=state.f), there.proposal)"
+    ),
+    "stale proposal kept after acceptance": ("there[:3]", "(there.x, there.evaluation, state.proposal)"),
+    "ratio upside down": ("log_ratio = self._log", "log_ratio = -self._log"),
+    "way back by the proposal from here": (
+        "self.log_prob(target, there, move.reversed())",
+        "self.log_prob(target, there._replace(proposal=state.proposal), move.reversed())",
+    ),
+}  # fmt: skip
+
+
+def mutant_of(cls: type[T], old: str, new: str) -> type[T]:
+    """The kernel with one piece of the source of the Metropolis step replaced."""
+    source = textwrap.dedent(inspect.getsource(Metropolis.decide))
+    assert source.count(old) == 1, f"the mutation no longer applies: {old!r}"
+    namespace: dict = dict(vars(metropolis))
+    exec(compile("from __future__ import annotations\n" + source.replace(old, new), "mutant", "exec"), namespace)
+    return cast(type[T], type(f"Mutant{cls.__name__}", (cls,), {"decide": namespace["decide"]}))

@@ -10,12 +10,13 @@ import gwg_dist
 PACKAGE = Path(gwg_dist.__file__).parent
 FLOORS = [
     {"seeding", "distributed", "errors"},
+    {"draws"},
     {"spaces"},
     {"structure", "reference"},
     {"target"},
     {"energies", "samplers"},
     {"chains", "objectives", "evaluation", "data", "pictures"},
-    {"module", "callbacks", "checkpoints", "strategy"},
+    {"module", "callbacks", "checkpoints", "strategy", "testing"},
     {"cli"},
     {"runs", "trainer"},
     {"fit"},

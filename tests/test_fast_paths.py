@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from gwg_dist.draws import block_size
 from gwg_dist.energies import Energy, IsingEnergy, IsingTorusEnergy, MLPEnergy, PottsEnergy, RBMEnergy
 from gwg_dist.evaluation import ais
 from gwg_dist.module import EBMModule
 from gwg_dist.reference import Reference
 from gwg_dist.samplers import GWG, Info, SurrogateGWG, Target, plan_chains, run_chain
 from gwg_dist.samplers.block_gibbs import BlockGibbs
-from gwg_dist.samplers.draws import block_size
 from gwg_dist.samplers.fast import fastest, native
 from gwg_dist.samplers.fast.binary import BinaryGWG
 from gwg_dist.samplers.fast.dense import DensePairGWG

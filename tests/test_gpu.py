@@ -26,9 +26,9 @@ from gwg_dist.samplers.fast.graphs import Graphed, Memory, tree_copy
 from gwg_dist.samplers.run import Plan, plan_chains
 from gwg_dist.spaces import Binary
 from gwg_dist.target import StructuredTarget
-from tests.kernels import SPACES, exact_pi, make_target
+from tests.kernels import MUTANTS, SPACES, exact_pi, make_target
 from tests.runs import checkpoint, run_fit
-from tests.test_gwg_exact import MUTANTS, mutant
+from tests.test_gwg_exact import mutant
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

@@ -8,8 +8,8 @@ import torch
 from scipy import stats
 
 from gwg_dist.samplers import GWG, Gibbs, Sampler, Target, run_chain
-from tests.kernels import SPACES, exact_pi, make_target
-from tests.test_gwg_exact import MUTANTS, mutant
+from tests.kernels import MUTANTS, SPACES, exact_pi, make_target
+from tests.test_gwg_exact import mutant
 
 ALPHA = 1e-6
 NUM_CHAINS = 40_000

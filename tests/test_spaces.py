@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from gwg_dist.draws import inverse_cdf
 from gwg_dist.reference import Reference
-from gwg_dist.samplers.draws import inverse_cdf
 from gwg_dist.spaces import Binary, Categorical, Space
 
 SPACES = [Binary(7), Binary((3, 4)), Categorical(5, 3), Categorical((2, 2), 300), Categorical(3, 2)]

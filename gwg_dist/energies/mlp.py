@@ -7,7 +7,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from gwg_dist.energies.base import Energy
-from gwg_dist.spaces import Binary, Space
+from gwg_dist.spaces import Space
 
 
 class MLPEnergy(Energy):
@@ -27,7 +27,7 @@ class MLPEnergy(Energy):
         for name, value in (("num_hidden", num_hidden), ("num_layers", num_layers)):
             if value < 1:
                 raise ValueError(f"{name} must be positive, got {value}")
-        inputs = space.num_sites * (1 if isinstance(space, Binary) else space.num_categories)
+        inputs = space.num_sites * space.width
         widths = [inputs] + [num_hidden] * num_layers
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(widths):

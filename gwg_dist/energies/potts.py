@@ -29,11 +29,8 @@ class PottsEnergy(Energy):
         super().__init__(space)
         if scale < 0:
             raise ValueError(f"scale must not be negative, got {scale}")
-        self.width = (
-            space.encode(torch.zeros(1, space.num_sites, dtype=torch.uint8)).flatten(1).shape[1] // space.num_sites
-        )
-        size = space.num_sites * self.width
-        site = torch.arange(space.num_sites).repeat_interleave(self.width)
+        size = space.num_sites * space.width
+        site = torch.arange(space.num_sites).repeat_interleave(space.width)
         self.register_buffer("upper", site[:, None] < site, persistent=False)
         self.pairs = nn.Parameter(scale * torch.randn(size, size) * self.upper)
         self.field = nn.Parameter(torch.zeros(size))
@@ -56,5 +53,5 @@ class PottsEnergy(Energy):
 
     def structure(self) -> DensePairs:
         """f = x^T J x / 2 + h^T x."""
-        rows = symmetric(self.pairs.detach(), self.width)
+        rows = symmetric(self.pairs.detach(), self.space.width)
         return DensePairs(rows, self.field.detach().clone(), rows.new_zeros(()))

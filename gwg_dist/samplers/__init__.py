@@ -4,11 +4,14 @@ from gwg_dist.samplers.base import Info, Kernel, Sampler, State
 from gwg_dist.samplers.block_gibbs import BlockGibbs
 from gwg_dist.samplers.gibbs import Gibbs
 from gwg_dist.samplers.gwg import GWG
+from gwg_dist.samplers.metropolis import Metropolis, MetropolisState, Move
+from gwg_dist.samplers.multi_gwg import MultiGWG
+from gwg_dist.samplers.random_walk import RandomWalk
 from gwg_dist.samplers.run import ChainResult, plan_chains, run_chain
 from gwg_dist.samplers.surrogate import SurrogateGWG
 from gwg_dist.target import Evaluation, Target
 
 __all__ = [
-    "GWG", "BlockGibbs", "ChainResult", "Evaluation", "Gibbs", "Info", "Kernel", "Sampler", "State", "SurrogateGWG",
-    "Target", "plan_chains", "run_chain",
+    "GWG", "BlockGibbs", "ChainResult", "Evaluation", "Gibbs", "Info", "Kernel", "Metropolis", "MetropolisState",
+    "Move", "MultiGWG", "RandomWalk", "Sampler", "State", "SurrogateGWG", "Target", "plan_chains", "run_chain",
 ]  # fmt: skip

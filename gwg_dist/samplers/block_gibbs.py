@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gwg_dist.draws import first_above
 from gwg_dist.samplers.base import Info, Sampler
-from gwg_dist.samplers.draws import first_above
 from gwg_dist.spaces import Binary
 from gwg_dist.structure import DensePairs, SparsePairs
 from gwg_dist.target import StructuredTarget, Target

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gwg_dist.draws import inverse_cdf
 from gwg_dist.samplers.base import Info, Sampler
-from gwg_dist.samplers.draws import inverse_cdf
 from gwg_dist.spaces import Change
 from gwg_dist.target import Target
 

@@ -1,32 +1,21 @@
 """Gibbs-With-Gradients (Grathwohl et al., "Oops I Took A Gradient", ICML 2021, algorithm 1).
 
-Not implemented: several sites a step, adapted τ, balancing functions other than the square root (τ = 2).
+Not implemented: adapted τ. Several draws a step: see multi_gwg.py.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from gwg_dist.samplers.base import Info, Sampler, accept_probability, select
-from gwg_dist.samplers.draws import Softmax, inverse_cdf, softmax
+from gwg_dist.draws import Softmax, inverse_cdf, softmax
+from gwg_dist.samplers.balancing import balancing
+from gwg_dist.samplers.metropolis import Metropolis, MetropolisState, Move
 from gwg_dist.target import Evaluation, Target
-
-
-class GWGState(NamedTuple):
-    """``proposal`` is q(·|x) at ``beta``, kept so that it is made once a point and not once a step."""
-
-    x: Tensor
-    evaluation: Evaluation
-    proposal: Softmax
-    beta: Tensor
-
-    @property
-    def f(self) -> Tensor:
-        return self.evaluation.f
 
 
 class GWGNoise(NamedTuple):
@@ -37,59 +26,62 @@ class GWGNoise(NamedTuple):
 
 
 @dataclass(frozen=True)
-class GWG(Sampler):
-    """Proposes one move from q(·|x) = softmax(d(x) / τ) and corrects by Metropolis-Hastings.
-
-    d(x) is the first-order difference of log p_beta by every move; a step costs one gradient evaluation, at the
-    proposal, because the state keeps that of x. Accepted with min(1, p(x') q(x|x') / (p(x) q(x'|x))).
+class Informed(Metropolis):
+    """Proposals in proportion to g(t) of the moves of one site, t = exp(d), d the first-order change of log p_beta.
 
     Args:
-        temperature: τ; 2 is the locally balanced choice g(t) = sqrt(t) (Grathwohl et al., 2021, section 4).
+        temperature: τ > 0; weights are g(t^(2/τ)), so 2 is g itself and a larger τ is flatter.
+        balancing: g, one of "sqrt", "barker", "min", "max" (see ``gwg_dist.samplers.balancing``).
 
     Raises:
-        ValueError: a temperature that is not positive.
+        ValueError: a temperature that is not positive and finite, an unknown balancing function.
     """
 
     temperature: float = 2.0
+    balancing: str = "sqrt"
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature must be positive and finite, got {self.temperature}")
+        balancing(self.balancing)
 
-    def init(self, target: Target, x: Tensor, beta: Tensor) -> GWGState:
-        evaluation = target.evaluate(x)
-        return GWGState(x, evaluation, self.proposal(target, x, evaluation, beta), beta)
+    def log_weight(self, d: Tensor) -> Tensor:
+        """log g(t^(2/τ)) for d = log t, elementwise. With "sqrt" it is d / τ."""
+        return balancing(self.balancing)(d * (2 / self.temperature))
 
-    def temper(self, target: Target, state: GWGState, beta: Tensor) -> GWGState:
-        return state._replace(proposal=self.proposal(target, state.x, state.evaluation, beta), beta=beta)
+    def log_weights(self, target: Target, x: Tensor, evaluation: Evaluation, beta: Tensor) -> Tensor:
+        """``log_weight`` of all moves, ``(B, num_moves)``; -inf for setting a site to the category that it has."""
+        d = target.space.first_order_differences(x, target.grad_log_prob(evaluation, beta))
+        return self.log_weight(d)
 
-    def draw(self, state: GWGState, generator: torch.Generator) -> GWGNoise:
-        like = state.evaluation.f
+
+@dataclass(frozen=True)
+class GWG(Informed):
+    """Proposes one move from q(·|x) ∝ g(exp(d(x))) and corrects by Metropolis-Hastings.
+
+    With the defaults q = softmax(d(x) / 2), the paper's (equations 3 to 5 and section 4). A step costs one gradient
+    evaluation.
+
+    Args:
+        temperature: τ > 0; weights are g(t^(2/τ)), so 2 is g itself and a larger τ is flatter.
+        balancing: g, one of "sqrt", "barker", "min", "max" (see ``gwg_dist.samplers.balancing``).
+
+    Raises:
+        ValueError: a temperature that is not positive and finite, an unknown balancing function.
+    """
+
+    def proposal(self, target: Target, x: Tensor, evaluation: Evaluation, beta: Tensor) -> Softmax:
+        return softmax(self.log_weights(target, x, evaluation, beta))
+
+    def draw(self, state: MetropolisState, generator: torch.Generator) -> GWGNoise:
+        like = state.f
         uniform = torch.rand(2, len(like), generator=generator, device=like.device, dtype=torch.float64)
         return GWGNoise(uniform[0], uniform[1])
 
-    def step(self, target: Target, state: GWGState, noise: GWGNoise) -> tuple[GWGState, Info]:
-        x, here, forward, beta = state
-        move = inverse_cdf(forward.weights, noise.move)
-        change = target.space.change(x, move)
-        x_new = target.space.apply(x, change)
-        there = target.move(here, x_new, change)
-        backward = self.proposal(target, x_new, there, beta)
+    def propose(self, target: Target, state: MetropolisState, noise: GWGNoise) -> Move:
+        change = target.space.change(state.x, inverse_cdf(state.proposal.weights, noise.move))
+        return Move(state.x, target.space.apply(state.x, change), change)
 
-        log_q = target.first_order_difference(here, change, beta) / self.temperature - forward.log_norm
-        log_q_back = (
-            target.first_order_difference(there, change.reversed(), beta) / self.temperature - backward.log_norm
-        )
-        log_accept = target.log_ratio_of(change, there.f, here.f, beta=beta) + log_q_back - log_q
-        accept_prob = accept_probability(log_accept)
-        accepted = noise.accept < accept_prob
-
-        made = change._replace(new=torch.where(accepted, change.new, change.old))
-        evaluation, proposal = select(accepted, (there, backward), (here, forward))
-        state = GWGState(target.space.apply(x, made), evaluation, proposal, beta)
-        return state, Info(accept_prob, accepted.to(x.dtype))
-
-    def proposal(self, target: Target, x: Tensor, evaluation: Evaluation, beta: Tensor) -> Softmax:
-        """q(·|x) over all moves."""
-        d = target.space.first_order_differences(x, target.grad_log_prob(evaluation, beta))
-        return softmax(d * (1 / self.temperature))
+    def log_prob(self, target: Target, state: MetropolisState, move: Move) -> Tensor:
+        d = target.first_order_difference(state.evaluation, move.only_change, state.beta)
+        return self.log_weight(d) - state.proposal.log_norm

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from gwg_dist.samplers.base import Info, Sampler, accept_probability, select
-from gwg_dist.samplers.gwg import GWG, GWGNoise, GWGState
+from gwg_dist.samplers.gwg import GWG, GWGNoise
+from gwg_dist.samplers.metropolis import MetropolisState
 from gwg_dist.target import Target
 
 PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": None}
@@ -33,7 +34,7 @@ class SurrogateState(NamedTuple):
 
     x: Tensor
     f: Tensor
-    inner: GWGState
+    inner: MetropolisState
 
     @property
     def beta(self) -> Tensor:
@@ -99,7 +100,7 @@ class SurrogateGWG(Sampler):
         x, f, evaluation, proposal = select(
             accepted, (inner.x, f, inner.evaluation, inner.proposal), (was.x, state.f, was.evaluation, was.proposal)
         )
-        return SurrogateState(x, f, GWGState(x, evaluation, proposal, was.beta)), Info(accept_prob, hops)
+        return SurrogateState(x, f, MetropolisState(x, evaluation, proposal, was.beta)), Info(accept_prob, hops)
 
     def surrogate(self, target: Target) -> Target:
         """The same target with its energy evaluated in reduced precision."""

@@ -30,8 +30,10 @@ class InPlaceGWG(Kernel):
 
 
 def may_replace(kernel: Kernel, x: Tensor) -> bool:
-    """Whether this is GWG itself, not a subclass that may change a step, on a CPU in a precision that C knows."""
-    return type(kernel) is GWG and x.is_cpu and x.dtype in (torch.float32, torch.float64)
+    """Whether this is GWG itself with g = sqrt, on a CPU in a precision that C knows. A subclass may change a step."""
+    if type(kernel) is not GWG or kernel.balancing != "sqrt":
+        return False
+    return x.is_cpu and x.dtype in (torch.float32, torch.float64)
 
 
 def slope_and_scale(target: Target, x: Tensor, beta: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gwg_dist.draws import block_size, first_above
 from gwg_dist.samplers.base import Info, Kernel, accept_probability
-from gwg_dist.samplers.draws import block_size, first_above
 from gwg_dist.samplers.fast import native
 from gwg_dist.samplers.fast.in_place import InPlaceGWG, MoveNoise, may_replace, slope_and_scale
 from gwg_dist.samplers.fast.native import LATE

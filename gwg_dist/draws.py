@@ -62,7 +62,14 @@ def block_size(num: int) -> int:
 
 
 def first_above(weights: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """The index of the first cumulative sum above uniform * total, and how far into it the threshold lies, 0 to 1."""
+    """The index of the first cumulative sum above uniform * total, and how far into it the threshold lies, 0 to 1.
+
+    An index of weight zero is never drawn, whatever the rounding. NaN weights give the last index.
+
+    Args:
+        weights: ``(B, N)``, not negative, not all zero, not necessarily normalised; summed in float64.
+        uniform: ``(B,)`` float64 in [0, 1).
+    """
     cumulative = weights.cumsum(1, dtype=torch.float64)
     total = cumulative[:, -1:]
     below_total = torch.nextafter(total, torch.zeros_like(total))
