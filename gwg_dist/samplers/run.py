@@ -128,7 +128,7 @@ def run_chain(
         betas = constant.expand(num_steps, *constant.shape) if schedule is None else schedule.to(x)
         first = betas[0] if num_steps else constant
         plan = plan_chains(kernel, target, x, beta=first if schedule is None else None, backend=backend)
-        _log_once(str(plan))
+        log_plan(plan)
         kernel, target = plan
         state = kernel.init(target, x, first)
         accept_prob, hops = x.new_zeros(2, len(x))
@@ -145,6 +145,11 @@ def run_chain(
         state = kernel.release(state)
     count = max(num_steps, 1)
     return ChainResult(cast(State, state), accept_prob / count, hops / count)
+
+
+def log_plan(plan: Plan) -> None:
+    """Say once how chains are run."""
+    _log_once(str(plan))
 
 
 @cache

@@ -1,0 +1,171 @@
+"""Chains along a path of inverse temperatures, with the weight of every chain: the loop of annealed estimates.
+
+p_beta(x) ∝ ref(x) exp(beta f(x)) with f = -E. The loop is a generator: whoever asks for the next point decides about
+progress, stopping, resuming, the direction, and how long to go on. Not implemented: resampling, adaptive schedules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gwg_dist.samplers import Sampler, Target, plan_chains
+from gwg_dist.samplers.run import Plan, log_plan
+from gwg_dist.spaces import Space
+
+
+class AnnealPoint(NamedTuple):
+    """Where annealed chains are.
+
+    Args:
+        t: number of temperatures done, 0 to T.
+        x: the chains after them, floats ``(B, D)`` or ``(B, D, K)``; a copy.
+        log_weights: log of the importance weight of every chain, ``(B,)`` float64 nats; a copy.
+        generator_state: the generator's state at the end of a segment, as ``Generator.get_state`` gives it. None inside
+            a segment: going on from there is valid, but not bit for bit the run that did not stop.
+    """
+
+    t: int
+    x: Tensor
+    log_weights: Tensor
+    generator_state: Tensor | None = None
+
+
+def anneal(
+    target: Target,
+    sampler: Sampler,
+    start: Tensor | AnnealPoint,
+    betas: Tensor,
+    *,
+    generator: torch.Generator,
+    every: int = 500,
+    look: int | None = None,
+    backend: str = "auto",
+) -> Iterator[AnnealPoint]:
+    """Move chains through p_beta for every beta of a path, and weigh them; yields a point at the end of every segment.
+
+    At temperature t = 1, ..., T the weight takes (beta_t - beta_{t-1}) f(x_{t-1}), in nats; then one step of
+    ``sampler`` at beta_t moves x (Neal, 2001, equations 6 to 8). For chains that are exact at beta_0 the mean of
+    exp(log_weights) is Z_{beta_T} / Z_{beta_0} in expectation, whether beta rises or falls.
+
+    Segments end at t = every, 2 every, ..., T, wherever the chains start. A segment begins from x alone, so that
+
+        anneal(target, sampler, point, betas, generator=g)
+
+    for the point of a segment's end gives every later number bit for bit: it holds the generator's state as well. That
+    costs one evaluation of the target a segment: T temperatures are T + ceil(T / every) gradient evaluations. What a
+    kernel's state holds beyond x, such as the position of a systematic scan, starts anew with every segment.
+
+    Args:
+        target: p_beta; its weights do not change between the first point and the last.
+        sampler: leaves p_beta invariant for every beta.
+        start: chains ``(B, D)`` or ``(B, D, K)``, exact at beta_0, with weight one; or a point to go on from.
+        betas: beta_0, ..., beta_T, ``(T + 1,)`` float64 in [0, 1], rising or falling.
+        generator: the one source of randomness, on the device of x. A point with a generator's state sets it.
+        every: temperatures in a segment.
+        look: also yield after every ``look`` temperatures inside a segment, for progress and for stopping. It changes
+            no number and costs a copy of x.
+        backend: see ``run_chain``.
+
+    Raises:
+        ValueError: betas, chains or a point that do not fit, ``every`` or ``look`` below 1.
+    """
+    if isinstance(start, Tensor):
+        start = AnnealPoint(0, start, torch.zeros(len(start), dtype=torch.float64, device=start.device))
+    _check_betas(betas)
+    _check_start(start, target.space, len(betas) - 1)
+    for name, value in (("every", every), ("look", look)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be positive, got {value}")
+    if start.generator_state is not None:
+        generator.set_state(start.generator_state)
+    with _no_gradient(start.x):
+        plan = plan_chains(sampler, target, start.x, backend=backend)
+    log_plan(plan)
+    return _points(plan, start, betas, generator, every, look or every)
+
+
+def _points(
+    plan: Plan, point: AnnealPoint, betas: Tensor, generator: torch.Generator, every: int, look: int
+) -> Iterator[AnnealPoint]:
+    """Segment by segment. Nothing global is held while the caller has the turn: no mode of gradients, no graph."""
+    chains = _Chains(plan, point.x, betas, generator)
+    while point.t < len(betas) - 1:
+        end = min((point.t // every + 1) * every, len(betas) - 1)
+        chains.begin(point)
+        while chains.t < end:
+            chains.advance(min((chains.t // look + 1) * look, end))
+            point = AnnealPoint(chains.t, chains.state.x.clone(), chains.log_weights.clone())
+            if chains.t == end:
+                point = point._replace(generator_state=generator.get_state())
+            yield point
+
+
+class _Chains:
+    """The chains of one segment: the kernel's state, and the weights so far."""
+
+    t: int
+    state: Any
+    log_weights: Tensor
+
+    def __init__(self, plan: Plan, x: Tensor, betas: Tensor, generator: torch.Generator) -> None:
+        self.plan, self.generator = plan, generator
+        self.betas, self.increments = betas.to(x), betas.diff().tolist()
+
+    def begin(self, point: AnnealPoint) -> None:
+        """Evaluate the target at the point."""
+        self.t = self.first = point.t
+        self.log_weights = point.log_weights.clone()
+        with _no_gradient(point.x):
+            self.state = self.plan.kernel.init(self.plan.target, point.x, self.betas[self.t + 1])
+
+    def advance(self, end: int) -> None:
+        """Run temperatures up to ``end`` without waiting for the device."""
+        kernel, target = self.plan
+        with _no_gradient(self.log_weights):
+            for t in range(self.t, end):
+                self.log_weights.add_(self.state.f, alpha=self.increments[t])
+                if t > self.first:
+                    if target.refresh_every and (t - self.first) % target.refresh_every == 0:
+                        self.state = kernel.refresh(target, self.state)
+                    self.state = kernel.temper(target, self.state, self.betas[t + 1])
+                self.state, _ = kernel.step(target, self.state, kernel.draw(self.state, self.generator))
+            self.state = kernel.release(self.state)  # another run may come before the next turn
+        self.t = end
+
+
+@contextmanager
+def _no_gradient(like: Tensor) -> Iterator[None]:
+    with torch.no_grad(), torch.autocast(like.device.type, enabled=False):
+        yield
+
+
+def _check_betas(betas: Tensor) -> None:
+    if betas.ndim != 1 or len(betas) < 2 or betas.dtype != torch.float64:
+        raise ValueError(
+            f"betas must be one row of at least two float64 numbers, got {betas.dtype} {tuple(betas.shape)}"
+        )
+    if not bool(((betas >= 0) & (betas <= 1)).all()):
+        raise ValueError(f"betas must lie in [0, 1], got values from {float(betas.min())} to {float(betas.max())}")
+    back = betas.diff() < 0 if betas[-1] >= betas[0] else betas.diff() > 0
+    if bool(back.any()):
+        t = int(back.nonzero()[0])
+        raise ValueError(f"betas must rise or fall all the way, got {betas[t : t + 2].tolist()} at t = {t}")
+
+
+def _check_start(start: AnnealPoint, space: Space, num_temperatures: int) -> None:
+    x, log_weights = start.x, start.log_weights
+    shape = space.encode(torch.zeros(1, space.num_sites, dtype=space.code_dtype)).shape[1:]
+    if not x.is_floating_point() or not len(x) or x.shape[1:] != shape:
+        expected = ", ".join(map(str, ("any", *shape)))
+        raise ValueError(f"x must hold floats of shape ({expected}) for {space}, got {x.dtype} {tuple(x.shape)}")
+    if log_weights.shape != (len(x),) or log_weights.dtype != torch.float64:
+        raise ValueError(
+            f"log_weights must hold {len(x)} float64 numbers, got {log_weights.dtype} {tuple(log_weights.shape)}"
+        )
+    if not 0 <= start.t <= num_temperatures:
+        raise ValueError(f"t must lie in 0 to {num_temperatures}, the number of temperatures, got {start.t}")
