@@ -61,6 +61,7 @@ def evaluate(
         with make_progress() as progress:
             shown = progress if rank() == 0 else None
             report = evaluate_module(loaded.module, loaded.data.splits, settings, iteration=iteration, progress=shown)
+        assert report is not None
         path /= f"{loaded.path.stem}-{iteration:07d}-{num_chains}x{num_temperatures}-{schedule}.json"
         if rank() == 0:
             tell(loaded, report, path)

@@ -179,6 +179,8 @@ def final_evaluation(
             shown = progress if launched_rank() == 0 else None
             settings, iteration = objects.evaluation.final_settings, checkpoint["global_step"]
             report = evaluate_module(module, data.splits, settings, iteration=iteration, progress=shown, stop=stop)
+        if report is None:
+            raise Stopped(0)
         validation = report.likelihoods.get("val")
         found.append(
             ((not report.estimate.collapsed, validation.mean if validation else 0.0), path, checkpoint, report)

@@ -18,7 +18,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from gwg_dist.energies import PottsEnergy, ResNetEnergy
-from gwg_dist.evaluation import ais
+from gwg_dist.evaluation import ais, annealing
 from gwg_dist.reference import Reference
 from gwg_dist.samplers import GWG, ChainResult, Gibbs, Kernel, Sampler, Target, run, run_chain
 from gwg_dist.samplers.fast import graphs
@@ -130,7 +130,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     def plan(kernel: Kernel, target: Target, x: Tensor, *, beta: Tensor | None = None, backend: str = "auto") -> Plan:
         return Plan(Graphed(kernel, rerun) if backend == "graph" else kernel, target.frozen())
 
-    monkeypatch.setattr(run, "plan_chains", plan)
+    for user in (run, annealing):
+        monkeypatch.setattr(user, "plan_chains", plan)
     monkeypatch.setattr(StructuredTarget, "refresh_every", 10)
 
 

@@ -15,8 +15,7 @@ from gwg_dist.callbacks.interruption import Interruption
 from gwg_dist.callbacks.progress import console, progress_of, track
 from gwg_dist.data import DiscreteData, Splits
 from gwg_dist.distributed import rank
-from gwg_dist.errors import Stopped
-from gwg_dist.evaluation import AISResult, Likelihood, ais, beta_schedule, log_likelihood
+from gwg_dist.evaluation import AISResult, Likelihood, ais_result, ais_start, anneal, beta_schedule, log_likelihood
 from gwg_dist.module import EBMModule
 from gwg_dist.seeding import make_generator
 
@@ -73,36 +72,30 @@ def evaluate_module(
     iteration: int,
     progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
-) -> Report:
+) -> Report | None:
     """AIS on the module's present weights and the likelihood of validation and test; called on every rank.
 
-    Raises Stopped where ``stop``, asked every few temperatures on all ranks at once, says so.
+    None where ``stop``, asked every few temperatures on all ranks at once, says so.
     """
     stream = (iteration, settings.num_temperatures, rank())
     generator = make_generator(module.seed, "ais", *stream, device=module.device)
-    was_training = module.training
-    module.eval()
-    with track(progress, "AIS", settings.num_temperatures) as advance:
-
-        def before_temperature(t: int) -> None:
-            advance(t)
-            if stop is not None and t % CHECK_EVERY == 0 and stop():
-                raise Stopped(0)
-
-        estimate = ais(
-            module.target, module.sampler, generator=generator, num_chains=settings.num_chains,
-            num_temperatures=settings.num_temperatures, schedule=settings.schedule, backend=module.backend,
-            progress=before_temperature,
-        )  # fmt: skip
+    target, betas = module.target, beta_schedule(settings.num_temperatures, settings.schedule)
     likelihoods, reference = {}, {}
-    for name, codes in (("val", splits.validation), ("test", splits.test)):
-        if len(codes):
-            codes = codes.to(module.device)
-            likelihoods[name] = log_likelihood(module.target, codes, estimate)
-            reference[name] = float(
-                module.reference.log_prob(module.space.encode(codes, module.reference.weights.dtype)).double().mean()
-            )
-    module.train(was_training)
+    with in_eval_mode(module), track(progress, "AIS", settings.num_temperatures) as advance:
+        start = point = ais_start(target, generator=generator, num_chains=settings.num_chains)
+        for point in anneal(
+            target, module.sampler, start, betas, generator=generator, look=CHECK_EVERY, backend=module.backend
+        ):
+            advance(point.t)
+            if point.t < settings.num_temperatures and stop is not None and stop():
+                return None
+        estimate = ais_result(module.space, point)
+        for name, codes in (("val", splits.validation), ("test", splits.test)):
+            if len(codes):
+                codes = codes.to(module.device)
+                likelihoods[name] = log_likelihood(target, codes, estimate)
+                x = module.space.encode(codes, module.reference.weights.dtype)
+                reference[name] = float(module.reference.log_prob(x).double().mean())
     return Report(estimate, likelihoods, reference)
 
 
@@ -166,16 +159,13 @@ class AISLikelihood(Callback):
         stops = [c.agreed for c in trainer.callbacks if isinstance(c, Interruption)]  # pyright: ignore[reportAttributeAccessIssue]
         self.due = self.undecided = True
         with averaged_weights(trainer, module):
-            try:
-                report = evaluate_module(
-                    module, data.splits, self.settings, iteration=step, progress=progress_of(trainer),
-                    stop=stops[0] if stops else None,
-                )  # fmt: skip
-            except Stopped as stopped:
-                if stopped.number:  # a second Ctrl-C
-                    raise
-                trainer.should_stop = True
-                return
+            report = evaluate_module(
+                module, data.splits, self.settings, iteration=step, progress=progress_of(trainer),
+                stop=stops[0] if stops else None,
+            )  # fmt: skip
+        if report is None:
+            trainer.should_stop = True
+            return
         self.due, self.undecided = False, report.estimate.collapsed
         self.latest = (step, report)
         metrics = report.metrics()
@@ -217,3 +207,14 @@ def averaged_weights(trainer: Trainer, module: LightningModule) -> Iterator[None
     finally:
         for callback in averages:
             callback.on_validation_epoch_end(trainer, module)
+
+
+@contextmanager
+def in_eval_mode(module: EBMModule) -> Iterator[None]:
+    """Within it the module is in evaluation mode; afterwards in the one it was in."""
+    was_training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was_training)

@@ -7,14 +7,16 @@ likelihood; the fewer the temperatures, the more. Not implemented: reverse AIS, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import deque
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from gwg_dist.distributed import gather_rows, rank, share, world_size
-from gwg_dist.samplers import Sampler, State, Target, run_chain
+from gwg_dist.evaluation.annealing import AnnealPoint, anneal
+from gwg_dist.samplers import Sampler, Target
+from gwg_dist.spaces import Space
 
 SCHEDULES = ("linear", "sigmoid")
 LOW_ESS_FRACTION, LOW_ESS = 0.05, 5.0
@@ -30,7 +32,7 @@ class AISResult(NamedTuple):
         ess: effective sample size of the weights, (sum w)^2 / sum w^2.
         log_weights: ``(num_chains,)`` float64, of all ranks.
         codes: this rank's chains after the last temperature, ``(share, D)``.
-        num_temperatures: gradient evaluations a chain.
+        num_temperatures: temperatures done, each a gradient evaluation a chain.
     """
 
     log_z: float
@@ -87,12 +89,17 @@ def ais(
     num_temperatures: int = 1000,
     schedule: str = "linear",
     backend: str = "auto",
-    progress: Callable[[int], None] | None = None,
 ) -> AISResult:
     """Estimate log Z of ``target`` with one gradient a temperature.
 
     x_0 is drawn from the reference exactly. At temperature t the weight takes (beta_t - beta_{t-1}) f(x_{t-1}), then
     one step of ``sampler`` at beta_t moves x; f and ∇f are cached untempered, so nothing is evaluated twice.
+
+    Whoever wants to show progress, to stop, or to go on later, writes the same in three steps:
+
+        start = ais_start(target, generator=generator, num_chains=500)
+        for point in anneal(target, sampler, start, beta_schedule(1000), generator=generator, look=10): ...
+        estimate = ais_result(target.space, point)
 
     Args:
         target: with a reference.
@@ -102,32 +109,39 @@ def ais(
         num_temperatures: T.
         schedule: see ``beta_schedule``.
         backend: see ``run_chain``.
-        progress: called with the number of the temperature, before it.
 
     Raises:
         ValueError: a target without a reference, fewer chains than ranks, a bad schedule.
+    """
+    betas = beta_schedule(num_temperatures, schedule)
+    start = ais_start(target, generator=generator, num_chains=num_chains)
+    points = anneal(target, sampler, start, betas, generator=generator, backend=backend)
+    return ais_result(target.space, deque(points, maxlen=1).pop())
+
+
+def ais_start(target: Target, *, generator: torch.Generator, num_chains: int) -> AnnealPoint:
+    """This rank's share of chains, drawn from the reference exactly, with weight one; a point to anneal from.
+
+    Args:
+        target: with a reference.
+        generator: this rank's own, on the device of the model.
+        num_chains: of all ranks together.
+
+    Raises:
+        ValueError: a target without a reference, fewer chains than ranks.
     """
     if target.reference is None:
         raise ValueError("annealed importance sampling needs a target with a reference to start from")
     if num_chains < world_size():
         raise ValueError(f"num_chains must be at least the number of processes, {world_size()}, got {num_chains}")
-    betas = beta_schedule(num_temperatures, schedule)
-    increments = betas.diff().tolist()
     mine = share(num_chains, rank(), world_size())
     num = mine.stop - mine.start
-    device = generator.device
     x = target.space.encode(target.reference.sample(num, generator=generator), target.reference.weights.dtype)
-    log_weights = torch.zeros(num, dtype=torch.float64, device=device)
+    return AnnealPoint(0, x, torch.zeros(num, dtype=torch.float64, device=x.device), generator.get_state())
 
-    def weigh(t: int, state: State) -> None:
-        log_weights.add_(state.f, alpha=increments[t])
-        if progress is not None:
-            progress(t)
 
-    chain = run_chain(
-        sampler, target, x, num_steps=num_temperatures, generator=generator,
-        schedule=betas[1:].to(device), before_step=weigh, backend=backend,
-    )  # fmt: skip
-    all_weights = gather_rows(log_weights).cpu()
-    log_z, stderr, ess = summarize(all_weights)
-    return AISResult(log_z, stderr, ess, all_weights, target.space.decode(chain.x), num_temperatures)
+def ais_result(space: Space, point: AnnealPoint) -> AISResult:
+    """The estimate of log Z at the beta of ``point``, from the chains of all ranks; called on every rank."""
+    log_weights = gather_rows(point.log_weights).cpu()
+    log_z, stderr, ess = summarize(log_weights)
+    return AISResult(log_z, stderr, ess, log_weights, space.decode(point.x), point.t)
