@@ -182,14 +182,14 @@ class RunCheckpoints(Checkpoint):
     def _judge(self, trainer: Trainer) -> None:
         """Keep the weights if this iteration's likelihood is the best."""
         step = trainer.global_step
-        reports = [
+        assessments = [
             callback.latest[1]
             for callback in trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
             if isinstance(callback, AISLikelihood) and callback.latest is not None and callback.latest[0] == step
         ]
-        for report in reports:
-            validation = report.likelihoods.get("val")
-            if validation is None or report.estimate.collapsed or validation.mean <= self.best_value:
+        for assessment in assessments:
+            validation = assessment.likelihoods.get("val")
+            if validation is None or assessment.collapsed or validation.mean <= self.best_value:
                 continue
             before = self.best_value, self.best_step
             self.best_value, self.best_step = validation.mean, step

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from gwg_dist.callbacks import AISSettings, Report, collapse_warning, console, evaluate_module, make_progress
+from gwg_dist.callbacks import assess_module, console, make_progress
 from gwg_dist.cli import run_command
 from gwg_dist.distributed import rank, world_size
 from gwg_dist.errors import InputError
-from gwg_dist.evaluation import exact_log_z, unnormalised_log_prob
-from gwg_dist.runs import LoadedRun, load_run, make_folder, report_json, report_table, write_json
+from gwg_dist.evaluation import AISSettings, Assessment, collapse_warning, exact_log_z, unnormalised_log_prob
+from gwg_dist.runs import LoadedRun, assessment_json, assessment_table, load_run, make_folder, write_json
 from gwg_dist.strategy import meeting
 
 MAX_EXACT_STATES = 2**20
@@ -60,20 +60,21 @@ def evaluate(
         iteration = loaded.checkpoint["global_step"]
         with make_progress() as progress:
             shown = progress if rank() == 0 else None
-            report = evaluate_module(loaded.module, loaded.data.splits, settings, iteration=iteration, progress=shown)
-        assert report is not None
+            assessment = assess_module(loaded.module, loaded.data.splits, settings, iteration=iteration, progress=shown)
+        assert assessment is not None
         path /= f"{loaded.path.stem}-{iteration:07d}-{num_chains}x{num_temperatures}-{schedule}.json"
         if rank() == 0:
-            tell(loaded, report, path)
+            tell(loaded, assessment, path)
     return path
 
 
-def tell(loaded: LoadedRun, report: Report, path: Path) -> None:
+def tell(loaded: LoadedRun, assessment: Assessment, path: Path) -> None:
     """Print the estimate, the exact values where there are any, and write both."""
-    values = report_json(report, loaded.checkpoint, loaded.path)
-    console.print(report_table(report, title=f"{loaded.path.name} (iteration {loaded.checkpoint['global_step']})"))
-    if report.estimate.collapsed:
-        console.print(f"[bold red]{collapse_warning(report.estimate)}[/]", soft_wrap=True)
+    values = assessment_json(assessment, loaded.checkpoint, loaded.path)
+    title = f"{loaded.path.name} (iteration {loaded.checkpoint['global_step']})"
+    console.print(assessment_table(assessment, title=title))
+    if assessment.collapsed:
+        console.print(f"[bold red]{collapse_warning(assessment)}[/]", soft_wrap=True)
     if loaded.module.space.num_states <= MAX_EXACT_STATES:
         values["exact"] = exact = exact_values(loaded)
         console.print(f"exact, by enumeration: log Z {exact['log_z']:.4f}, test {exact['test']:.4f} nats")

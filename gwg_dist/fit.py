@@ -24,24 +24,25 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import Strategy
 
-from gwg_dist.callbacks import Interruption, Report, collapse_warning, console, evaluate_module, make_progress
+from gwg_dist.callbacks import Interruption, assess_module, console, make_progress
 from gwg_dist.checkpoints import DAMAGED, newest_checkpoint, read_checkpoint
 from gwg_dist.cli import Parser, build_parser, errors_for_people, instantiate, plain, quiet, save_config
 from gwg_dist.distributed import from_rank_0, launched_rank
 from gwg_dist.errors import DivergedError, InputError, Stopped
+from gwg_dist.evaluation import Assessment, collapse_warning
 from gwg_dist.module import check_resumable
 from gwg_dist.runs import (
     BEST,
     CONFIG,
     LAST,
     RESULTS,
+    assessment_json,
+    assessment_table,
     checkpoint_path,
     expand_resume,
     load_weights,
     make_folder,
     mark_job,
-    report_json,
-    report_table,
     run_folder,
     write_json,
 )  # fmt: skip
@@ -161,7 +162,7 @@ def what_is_left(folder: Path) -> str:
 
 def final_evaluation(
     trainer: Trainer, objects: Namespace, folder: Path, stop: Callable[[], bool] | None
-) -> tuple[Path, dict[str, Any], Report]:
+) -> tuple[Path, dict[str, Any], Assessment]:
     """The best weights; against the last ones where the newest evaluation could not decide.
 
     The better by validation is returned, a trustworthy estimate before a collapsed one; where that is the last, it
@@ -178,19 +179,17 @@ def final_evaluation(
         with make_progress() as progress:
             shown = progress if launched_rank() == 0 else None
             settings, iteration = objects.evaluation.final_settings, checkpoint["global_step"]
-            report = evaluate_module(module, data.splits, settings, iteration=iteration, progress=shown, stop=stop)
-        if report is None:
+            assessment = assess_module(module, data.splits, settings, iteration=iteration, progress=shown, stop=stop)
+        if assessment is None:
             raise Stopped(0)
-        validation = report.likelihoods.get("val")
-        found.append(
-            ((not report.estimate.collapsed, validation.mean if validation else 0.0), path, checkpoint, report)
-        )
-    (trusted, _), path, checkpoint, report = max(found, key=lambda entry: entry[0])
+        validation = assessment.likelihoods.get("val")
+        found.append(((not assessment.collapsed, validation.mean if validation else 0.0), path, checkpoint, assessment))
+    (trusted, _), path, checkpoint, assessment = max(found, key=lambda entry: entry[0])
     if path == last and trusted and launched_rank() == 0:
         beside = best.with_name(f".{best.name}.tmp")
         shutil.copyfile(last, beside)
         beside.replace(best)
-    return path, checkpoint, report
+    return path, checkpoint, assessment
 
 
 def readable(paths: list[Path]) -> list[Path]:
@@ -211,13 +210,13 @@ def report(
     trainer: Trainer, objects: Namespace, folder: Path, *, seconds: float, stop: Callable[[], bool] | None
 ) -> None:
     """Evaluate the chosen weights with the final settings, on all ranks; print and write the results."""
-    path, checkpoint, result = final_evaluation(trainer, objects, folder, stop)
+    path, checkpoint, assessment = final_evaluation(trainer, objects, folder, stop)
     if launched_rank() != 0:
         return
-    console.print(report_table(result, title=f"{path.name} (iteration {checkpoint['global_step']})"))
-    write_json(report_json(result, checkpoint, path), folder / RESULTS)
-    if result.estimate.collapsed:
-        console.print(f"[bold red]{collapse_warning(result.estimate)}[/]", soft_wrap=True)
+    console.print(assessment_table(assessment, title=f"{path.name} (iteration {checkpoint['global_step']})"))
+    write_json(assessment_json(assessment, checkpoint, path), folder / RESULTS)
+    if assessment.collapsed:
+        console.print(f"[bold red]{collapse_warning(assessment)}[/]", soft_wrap=True)
     kept = checkpoint["chains"]["packed"] is not None
     if path.name == LAST:
         console.print("the evaluations during training could not decide; these are the last weights")

@@ -22,12 +22,12 @@ import torch
 from jsonargparse import Namespace
 from rich.table import Table
 
-from gwg_dist.callbacks import Report
 from gwg_dist.checkpoints import BEST, LAST, PREVIOUS, newest_checkpoint
 from gwg_dist.cli import build_parser, instantiate
 from gwg_dist.data import DiscreteData
 from gwg_dist.distributed import launched_rank
 from gwg_dist.errors import InputError
+from gwg_dist.evaluation import Assessment
 from gwg_dist.evaluation.ais import OPTIMISTIC
 from gwg_dist.module import EBMModule, check_checkpoint
 from gwg_dist.strategy import job, started_by_us
@@ -185,16 +185,16 @@ def checkpoint_path(config: Namespace, folder: Path) -> Path | None:
 # -- what a run found -------------------------------------------------------------------------------------------------
 
 
-def report_table(report: Report, *, title: str) -> Table:
+def assessment_table(assessment: Assessment, *, title: str) -> Table:
     """Likelihoods in nats, with what to think of them in the caption."""
-    estimate = report.estimate
+    estimate = assessment.estimate
     table = Table(title=title, caption=OPTIMISTIC, title_justify="left", caption_justify="left")
     for column in ("split", "points", "reference", "log-likelihood", "± log Z", "± data"):
         table.add_column(column, justify="left" if column == "split" else "right")
-    for name, value in report.likelihoods.items():
+    for name, value in assessment.likelihoods.items():
         table.add_row(
-            name, f"{value.num}", f"{report.reference[name]:.2f}", f"[bold]{value.mean:.2f}[/]", f"{value.stderr:.2f}",
-            f"{value.data_stderr:.2f}",
+            name, f"{value.num}", f"{assessment.reference[name]:.2f}", f"[bold]{value.mean:.2f}[/]",
+            f"{value.stderr:.2f}", f"{value.data_stderr:.2f}",
         )  # fmt: skip
     table.add_section()
     num = len(estimate.log_weights)
@@ -203,22 +203,22 @@ def report_table(report: Report, *, title: str) -> Table:
     return table
 
 
-def report_json(report: Report, checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
+def assessment_json(assessment: Assessment, checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
     """The same as plain numbers."""
     return {
         "checkpoint": path.name,
         "iteration": checkpoint["global_step"],
         "unit": "nats",
         "note": OPTIMISTIC,
-        "likelihood": {name: value._asdict() for name, value in report.likelihoods.items()},
-        "reference": report.reference,
+        "likelihood": {name: value._asdict() for name, value in assessment.likelihoods.items()},
+        "reference": assessment.reference,
         "ais": {
-            "log_z": report.estimate.log_z,
-            "stderr": report.estimate.stderr,
-            "ess": report.estimate.ess,
-            "collapsed": report.estimate.collapsed,
-            "num_chains": len(report.estimate.log_weights),
-            "num_temperatures": report.estimate.num_temperatures,
+            "log_z": assessment.estimate.log_z,
+            "stderr": assessment.estimate.stderr,
+            "ess": assessment.estimate.ess,
+            "collapsed": assessment.collapsed,
+            "num_chains": len(assessment.estimate.log_weights),
+            "num_temperatures": assessment.estimate.num_temperatures,
         },
     }
 

@@ -95,7 +95,7 @@ class Watched(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"pid.{rank}").write_text(str(os.getpid()))
         self.phase = os.open(folder / f"phase.{rank}", os.O_RDWR | os.O_CREAT)
-        likelihood.evaluate_module = self.within("likelihood", likelihood.evaluate_module)
+        likelihood.assess_module = self.within("likelihood", likelihood.assess_module)
         AtomicCheckpointIO.save_checkpoint = self.within("checkpoint", AtomicCheckpointIO.save_checkpoint)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:

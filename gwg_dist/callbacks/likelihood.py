@@ -4,67 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from rich.progress import Progress
+from torch import Tensor
 
 from gwg_dist.callbacks.interruption import Interruption
 from gwg_dist.callbacks.progress import console, progress_of, track
 from gwg_dist.data import DiscreteData, Splits
 from gwg_dist.distributed import rank
-from gwg_dist.evaluation import AISResult, Likelihood, ais_result, ais_start, anneal, beta_schedule, log_likelihood
+from gwg_dist.evaluation import (
+    AISSettings,
+    Assessment,
+    ais_result,
+    ais_start,
+    anneal,
+    assessment_of,
+    collapse_warning,
+    describe,
+)  # fmt: skip
 from gwg_dist.module import EBMModule
 from gwg_dist.seeding import make_generator
 
 CHECK_EVERY = 10  # temperatures between two looks at whether to stop
 
 
-@dataclass(frozen=True)
-class AISSettings:
-    """How log Z is estimated.
-
-    Args:
-        num_chains: on all ranks together.
-        num_temperatures: gradient evaluations a chain.
-        schedule: "linear" or "sigmoid".
-
-    Raises:
-        ValueError: fewer than two chains or one temperature, an unknown schedule.
-    """
-
-    num_chains: int = 200
-    num_temperatures: int = 1000
-    schedule: str = "linear"
-
-    def __post_init__(self) -> None:
-        if self.num_chains < 2:
-            raise ValueError(f"num_chains must be at least 2 for a standard error, got {self.num_chains}")
-        beta_schedule(self.num_temperatures, self.schedule)
-
-
-@dataclass(frozen=True)
-class Report:
-    """An estimate of log Z and what follows from it, by split."""
-
-    estimate: AISResult
-    likelihoods: dict[str, Likelihood]
-    reference: dict[str, float]
-
-    def metrics(self) -> dict[str, float]:
-        """For loggers: nats, counts."""
-        values = {f"{name}/log_likelihood": likelihood.mean for name, likelihood in self.likelihoods.items()}
-        return values | {
-            "ais/log_z": self.estimate.log_z,
-            "ais/log_z_stderr": self.estimate.stderr,
-            "ais/ess": self.estimate.ess,
-            "ais/collapsed": float(self.estimate.collapsed),
-        }
-
-
-def evaluate_module(
+def assess_module(
     module: EBMModule,
     splits: Splits,
     settings: AISSettings,
@@ -72,39 +40,38 @@ def evaluate_module(
     iteration: int,
     progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
-) -> Report | None:
+) -> Assessment | None:
     """AIS on the module's present weights and the likelihood of validation and test; called on every rank.
 
     None where ``stop``, asked every few temperatures on all ranks at once, says so.
     """
     stream = (iteration, settings.num_temperatures, rank())
     generator = make_generator(module.seed, "ais", *stream, device=module.device)
-    target, betas = module.target, beta_schedule(settings.num_temperatures, settings.schedule)
-    likelihoods, reference = {}, {}
+    target = module.target
     with in_eval_mode(module), track(progress, "AIS", settings.num_temperatures) as advance:
         start = point = ais_start(target, generator=generator, num_chains=settings.num_chains)
-        for point in anneal(
-            target, module.sampler, start, betas, generator=generator, look=CHECK_EVERY, backend=module.backend
-        ):
+        points = anneal(
+            target, module.sampler, start, settings.betas(), generator=generator, look=CHECK_EVERY,
+            backend=module.backend,
+        )  # fmt: skip
+        for point in points:
             advance(point.t)
             if point.t < settings.num_temperatures and stop is not None and stop():
                 return None
-        estimate = ais_result(module.space, point)
-        for name, codes in (("val", splits.validation), ("test", splits.test)):
-            if len(codes):
-                codes = codes.to(module.device)
-                likelihoods[name] = log_likelihood(target, codes, estimate)
-                x = module.space.encode(codes, module.reference.weights.dtype)
-                reference[name] = float(module.reference.log_prob(x).double().mean())
-    return Report(estimate, likelihoods, reference)
+        return assessment_of(ais_result(module.space, point), target, held_out(splits))
+
+
+def held_out(splits: Splits) -> dict[str, Tensor]:
+    """The data that a model is assessed on, codes ``(N, D)`` under the names that metrics have."""
+    return {"val": splits.validation, "test": splits.test}
 
 
 class AISLikelihood(Callback):
     """Logs val/log_likelihood, test/log_likelihood (nats) and the state of the AIS weights; warns when they collapse.
 
-    Put it after a WeightAveraging callback, so that it sees that iteration's average. ``latest`` is the newest report
-    and its iteration. An evaluation that a signal cuts short is ``due``: the resumed run makes up for it first. The
-    newest weights are ``undecided`` where their evaluation is due or its weights have collapsed.
+    Put it after a WeightAveraging callback, so that it sees that iteration's average. ``latest`` is the newest
+    assessment and its iteration. An evaluation that a signal cuts short is ``due``: the resumed run makes up for it
+    first. The newest weights are ``undecided`` where their evaluation is due or its weights have collapsed.
 
     Args:
         every: iterations between two evaluations; the last iteration is evaluated as well. 0 turns it off.
@@ -131,7 +98,7 @@ class AISLikelihood(Callback):
         self.every = every
         self.settings = AISSettings(num_chains, num_temperatures, schedule)
         self.final_settings = replace(self.settings, num_temperatures=final_temperatures)
-        self.latest: tuple[int, Report] | None = None
+        self.latest: tuple[int, Assessment] | None = None
         self.due = False
         self.undecided = False
 
@@ -159,41 +126,23 @@ class AISLikelihood(Callback):
         stops = [c.agreed for c in trainer.callbacks if isinstance(c, Interruption)]  # pyright: ignore[reportAttributeAccessIssue]
         self.due = self.undecided = True
         with averaged_weights(trainer, module):
-            report = evaluate_module(
+            assessment = assess_module(
                 module, data.splits, self.settings, iteration=step, progress=progress_of(trainer),
                 stop=stops[0] if stops else None,
             )  # fmt: skip
-        if report is None:
+        if assessment is None:
             trainer.should_stop = True
             return
-        self.due, self.undecided = False, report.estimate.collapsed
-        self.latest = (step, report)
-        metrics = report.metrics()
+        self.due, self.undecided = False, assessment.collapsed
+        self.latest = (step, assessment)
+        metrics = assessment.metrics()
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step)
         module.log_dict(metrics, logger=False)
         if trainer.is_global_zero:
-            console.print(describe(report, step), soft_wrap=True)
-
-
-def describe(report: Report, step: int) -> str:
-    """One line; a second one where the weights have collapsed."""
-    estimate = report.estimate
-    parts = [f"{name} {value.mean:.2f}" for name, value in report.likelihoods.items()]
-    line = (
-        f"iteration {step}: log-likelihood {', '.join(parts)} ± {estimate.stderr:.2f} nats "
-        f"(AIS, {estimate.num_temperatures} temperatures, ESS {estimate.ess:.0f} of {len(estimate.log_weights)})"
-    )
-    return f"{line}\n[bold red]{collapse_warning(estimate)}[/]" if estimate.collapsed else line
-
-
-def collapse_warning(estimate: AISResult) -> str:
-    """What to make of an estimate that a handful of chains carry."""
-    return (
-        f"warning: {estimate.ess:.1f} of {len(estimate.log_weights)} AIS chains carry the estimate; do not believe "
-        "this likelihood. Use more temperatures; if that does not help, the model has modes that chains do not reach: "
-        "more steps an iteration, a lower learning rate, or restarts."
-    )
+            console.print(f"iteration {step}: {describe(assessment)}", soft_wrap=True)
+            if assessment.collapsed:
+                console.print(f"[bold red]{collapse_warning(assessment)}[/]", soft_wrap=True)
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 from gwg_dist.evaluation.ais import AISResult, ais, ais_result, ais_start, beta_schedule, summarize
 from gwg_dist.evaluation.annealing import AnnealPoint, anneal
+from gwg_dist.evaluation.assess import AISSettings, Assessment, assess, assessment_of, collapse_warning, describe
 from gwg_dist.evaluation.exact import exact_log_prob, exact_log_z, unnormalised_log_prob
 from gwg_dist.evaluation.likelihood import Likelihood, log_likelihood
 
 __all__ = [
-    "AISResult", "AnnealPoint", "Likelihood", "ais", "ais_result", "ais_start", "anneal", "beta_schedule",
-    "exact_log_prob", "exact_log_z", "log_likelihood", "summarize", "unnormalised_log_prob",
+    "AISResult", "AISSettings", "AnnealPoint", "Assessment", "Likelihood", "ais", "ais_result", "ais_start", "anneal",
+    "assess", "assessment_of", "beta_schedule", "collapse_warning", "describe", "exact_log_prob", "exact_log_z",
+    "log_likelihood", "summarize", "unnormalised_log_prob",
 ]  # fmt: skip

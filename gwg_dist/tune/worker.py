@@ -19,11 +19,12 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import Strategy
 from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
 
-from gwg_dist.callbacks import AISLikelihood, Report, console
+from gwg_dist.callbacks import AISLikelihood, console
 from gwg_dist.checkpoints import BEST, LAST, PREVIOUS
 from gwg_dist.cli import build_parser, quiet
 from gwg_dist.distributed import launched_rank
 from gwg_dist.errors import DivergedError, InputError
+from gwg_dist.evaluation import Assessment
 from gwg_dist.fit import fit
 from gwg_dist.runs import RESULTS
 from gwg_dist.tune.records import (
@@ -169,11 +170,11 @@ class Reporter(Callback):
         return True
 
 
-def evaluation_of(report: Report, metric: str, *, iteration: int) -> Evaluation:
-    """What a sweep keeps of a report; a value that is not to be believed is none."""
-    metrics = report.metrics()
+def evaluation_of(assessment: Assessment, metric: str, *, iteration: int) -> Evaluation:
+    """What a sweep keeps of an assessment; a value that is not to be believed is none."""
+    metrics = assessment.metrics()
     value = metrics[metric]
-    collapsed = report.estimate.collapsed or value != value or abs(value) == float("inf")
+    collapsed = assessment.collapsed or value != value or abs(value) == float("inf")
     return Evaluation(
         iteration, None if collapsed else value, metrics["ais/log_z_stderr"], metrics["ais/ess"],
         "collapsed" if collapsed else "",

@@ -1,0 +1,141 @@
+"""What is known of a model's likelihood, as one value: the estimate of log Z, the likelihoods, and the verdict on them.
+
+Plain functions of a target, used by training, by verbs and by sweeps alike. Not implemented: an estimate from below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gwg_dist.evaluation.ais import AISResult, ais, beta_schedule
+from gwg_dist.evaluation.likelihood import Likelihood, log_likelihood
+from gwg_dist.samplers import Sampler, Target
+
+
+@dataclass(frozen=True)
+class AISSettings:
+    """How log Z is estimated.
+
+    Args:
+        num_chains: on all ranks together.
+        num_temperatures: gradient evaluations a chain.
+        schedule: "linear" or "sigmoid".
+
+    Raises:
+        ValueError: fewer than two chains or one temperature, an unknown schedule.
+    """
+
+    num_chains: int = 200
+    num_temperatures: int = 1000
+    schedule: str = "linear"
+
+    def __post_init__(self) -> None:
+        if self.num_chains < 2:
+            raise ValueError(f"num_chains must be at least 2 for a standard error, got {self.num_chains}")
+        beta_schedule(self.num_temperatures, self.schedule)
+
+    def betas(self) -> Tensor:
+        """beta_0 = 0 < ... < beta_T = 1, ``(T + 1,)`` float64."""
+        return beta_schedule(self.num_temperatures, self.schedule)
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """An estimate of log Z and what follows from it.
+
+    Args:
+        estimate: of log Z.
+        likelihoods: mean log p(x) in nats, by the name of the data.
+        reference: mean log ref(x) in nats, by the name of the data; what a model without an energy has.
+    """
+
+    estimate: AISResult
+    likelihoods: dict[str, Likelihood]
+    reference: dict[str, float]
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether so few weights carry the estimate that no likelihood here is to be believed."""
+        return self.estimate.collapsed
+
+    def metrics(self) -> dict[str, float]:
+        """For loggers: nats, counts, and 1 where the weights have collapsed."""
+        values = {f"{name}/log_likelihood": likelihood.mean for name, likelihood in self.likelihoods.items()}
+        return values | {
+            "ais/log_z": self.estimate.log_z,
+            "ais/log_z_stderr": self.estimate.stderr,
+            "ais/ess": self.estimate.ess,
+            "ais/collapsed": float(self.collapsed),
+        }
+
+
+def assess(
+    target: Target,
+    sampler: Sampler,
+    splits: Mapping[str, Tensor],
+    settings: AISSettings,
+    *,
+    generator: torch.Generator,
+    backend: str = "auto",
+) -> Assessment:
+    """Estimate log Z and the likelihood of every set of data; called on every rank.
+
+    Args:
+        target: with a reference.
+        sampler: leaves p_beta invariant for every beta.
+        splits: codes ``(N, D)`` by name; empty ones are left out.
+        settings: of the estimate.
+        generator: this rank's own, on the device of the model.
+        backend: see ``run_chain``.
+
+    Raises:
+        ValueError: a target without a reference, fewer chains than ranks.
+    """
+    estimate = ais(
+        target, sampler, generator=generator, num_chains=settings.num_chains,
+        num_temperatures=settings.num_temperatures, schedule=settings.schedule, backend=backend,
+    )  # fmt: skip
+    return assessment_of(estimate, target, splits)
+
+
+def assessment_of(estimate: AISResult, target: Target, splits: Mapping[str, Tensor]) -> Assessment:
+    """What follows from an estimate of log Z of ``target`` for codes ``(N, D)`` by name; called on every rank.
+
+    Raises:
+        ValueError: a target without a reference.
+    """
+    reference = target.reference
+    if reference is None:
+        raise ValueError("an assessment needs a target with a reference to compare the model with")
+    likelihoods, by_reference = {}, {}
+    for name, codes in splits.items():
+        if len(codes):
+            codes = codes.to(reference.weights.device)
+            likelihoods[name] = log_likelihood(target, codes, estimate)
+            x = target.space.encode(codes, reference.weights.dtype)
+            by_reference[name] = float(reference.log_prob(x).double().mean())
+    return Assessment(estimate, likelihoods, by_reference)
+
+
+def describe(assessment: Assessment) -> str:
+    """One line: the likelihoods in nats, the error of log Z, and how it was estimated."""
+    estimate = assessment.estimate
+    parts = [f"{name} {value.mean:.2f}" for name, value in assessment.likelihoods.items()]
+    return (
+        f"log-likelihood {', '.join(parts)} ± {estimate.stderr:.2f} nats "
+        f"(AIS, {estimate.num_temperatures} temperatures, ESS {estimate.ess:.0f} of {len(estimate.log_weights)})"
+    )
+
+
+def collapse_warning(assessment: Assessment) -> str:
+    """What to make of likelihoods that a handful of chains carry; one line."""
+    estimate = assessment.estimate
+    return (
+        f"warning: {estimate.ess:.1f} of {len(estimate.log_weights)} AIS chains carry the estimate; do not believe "
+        "this likelihood. Use more temperatures; if that does not help, the model has modes that chains do not reach: "
+        "more steps an iteration, a lower learning rate, or restarts."
+    )
