@@ -61,7 +61,7 @@ def evaluate(
         with make_progress() as progress:
             shown = progress if rank() == 0 else None
             assessment = assess_module(loaded.module, loaded.data.splits, settings, iteration=iteration, progress=shown)
-        assert assessment is not None
+        assert isinstance(assessment, Assessment)
         path /= f"{loaded.path.stem}-{iteration:07d}-{num_chains}x{num_temperatures}-{schedule}.json"
         if rank() == 0:
             tell(loaded, assessment, path)

@@ -180,7 +180,7 @@ def final_evaluation(
             shown = progress if launched_rank() == 0 else None
             settings, iteration = objects.evaluation.final_settings, checkpoint["global_step"]
             assessment = assess_module(module, data.splits, settings, iteration=iteration, progress=shown, stop=stop)
-        if assessment is None:
+        if not isinstance(assessment, Assessment):
             raise Stopped(0)
         validation = assessment.likelihoods.get("val")
         found.append(((not assessment.collapsed, validation.mean if validation else 0.0), path, checkpoint, assessment))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -139,6 +140,39 @@ def test_one_rank_is_told_within_an_evaluation(tmp_path: Path) -> None:
     os.kill(processes(folder)[1], signal.SIGUSR1)
     assert process.wait(SECONDS) == 75, log.read_text()
     assert checkpoint(folder / "last.ckpt")["global_step"] == 10
+
+
+@pytest.mark.slow
+def test_two_ranks_go_on_with_an_estimate(tmp_path: Path) -> None:
+    """Where both stopped, bit for bit; the run of one process begins the estimate again."""
+    settings = ["--trainer.max_steps=22", "--evaluation.every=20", "--evaluation.num_temperatures=40000", *CALM]
+    folder, log = tmp_path / "run", tmp_path / "log"
+    process = start("gwg_dist.fit", command(folder, *settings, *DDP), log)
+    wait_for(lambda: phase(folder, 0) == phase(folder, 1) == "likelihood", process, log)
+    time.sleep(1)
+    os.kill(processes(folder)[1], signal.SIGTERM)
+    assert process.wait(SECONDS) == 75, log.read_text()
+    held = checkpoint(folder / "last.ckpt")["callbacks"]["AISLikelihood"]["unfinished"]
+    assert 0 < held["t"] < 40000
+    assert held["t"] % 100 == 0
+    assert held["packed"].shape == (10, 8)
+    assert len(held["generators"]) == 2
+    shutil.copytree(folder, tmp_path / "alone")
+    assert run("gwg_dist.fit", command(folder, *settings, *DDP, "--ckpt_path=last"), log) == 0, log.read_text()
+    assert run("gwg_dist.fit", command(tmp_path / "calm", *settings, *DDP), log) == 0, log.read_text()
+    assert_same_state(folder / "best.ckpt", tmp_path / "calm/best.ckpt")
+    lines = [line for line in log.read_text().splitlines() if line.startswith("iteration 20: ")]
+    assert len(lines) == 2
+    assert len(set(lines)) == 1
+    values = [best_value(path) for path in (folder, tmp_path / "calm")]
+    assert values[0] == values[1]
+    assert run("gwg_dist.fit", command(tmp_path / "alone", *settings, "--ckpt_path=last"), log) == 0, log.read_text()
+    assert abs(best_value(tmp_path / "alone") - values[0]) < 0.1
+
+
+def best_value(folder: Path) -> float:
+    """The likelihood that best.ckpt was chosen by."""
+    return checkpoint(folder / "last.ckpt")["callbacks"]["RunCheckpoints"]["best_value"]
 
 
 @pytest.mark.slow

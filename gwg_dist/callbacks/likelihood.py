@@ -19,12 +19,15 @@ from gwg_dist.distributed import rank
 from gwg_dist.evaluation import (
     AISSettings,
     Assessment,
+    Unfinished,
     ais_result,
     ais_start,
     anneal,
     assessment_of,
     collapse_warning,
     describe,
+    set_aside,
+    take_up,
 )  # fmt: skip
 from gwg_dist.module import EBMModule
 from gwg_dist.seeding import make_generator
@@ -40,25 +43,40 @@ def assess_module(
     iteration: int,
     progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
-) -> Assessment | None:
+    unfinished: Unfinished | None = None,
+) -> Assessment | Unfinished:
     """AIS on the module's present weights and the likelihood of validation and test; called on every rank.
 
-    None where ``stop``, asked every few temperatures on all ranks at once, says so.
+    Args:
+        module: with the weights to assess.
+        splits: of its data.
+        settings: of the estimate.
+        iteration: of the weights; names the random stream.
+        progress: where to show a bar.
+        stop: asked every few temperatures, on all ranks at the same one, whether to stop.
+        unfinished: an estimate of these very weights to go on with; one that does not fit begins again.
+
+    Returns:
+        The assessment; where ``stop`` said so, the estimate to go on with.
     """
-    stream = (iteration, settings.num_temperatures, rank())
-    generator = make_generator(module.seed, "ais", *stream, device=module.device)
-    target = module.target
+    target, space, dtype = module.target, module.space, module.reference.weights.dtype
+    generator = make_generator(module.seed, "ais", iteration, settings.num_temperatures, rank(), device=module.device)
     with in_eval_mode(module), track(progress, "AIS", settings.num_temperatures) as advance:
-        start = point = ais_start(target, generator=generator, num_chains=settings.num_chains)
-        points = anneal(
+        start = None
+        if unfinished is not None:
+            start = take_up(unfinished, space, settings, dtype=dtype, generator=generator)
+        if start is None:
+            start = ais_start(target, generator=generator, num_chains=settings.num_chains)
+        point = kept = start
+        for point in anneal(
             target, module.sampler, start, settings.betas(), generator=generator, look=CHECK_EVERY,
             backend=module.backend,
-        )  # fmt: skip
-        for point in points:
+        ):  # fmt: skip
             advance(point.t)
+            kept = kept if point.generator_state is None else point
             if point.t < settings.num_temperatures and stop is not None and stop():
-                return None
-        return assessment_of(ais_result(module.space, point), target, held_out(splits))
+                return set_aside(kept, space, settings)
+        return assessment_of(ais_result(space, point), target, held_out(splits))
 
 
 def held_out(splits: Splits) -> dict[str, Tensor]:
@@ -70,8 +88,9 @@ class AISLikelihood(Callback):
     """Logs val/log_likelihood, test/log_likelihood (nats) and the state of the AIS weights; warns when they collapse.
 
     Put it after a WeightAveraging callback, so that it sees that iteration's average. ``latest`` is the newest
-    assessment and its iteration. An evaluation that a signal cuts short is ``due``: the resumed run makes up for it
-    first. The newest weights are ``undecided`` where their evaluation is due or its weights have collapsed.
+    assessment and its iteration. An evaluation that a signal cuts short is ``due``, and the checkpoint holds how far it
+    came: the resumed run goes on with it first. The newest weights are ``undecided`` where their evaluation is due or
+    its weights have collapsed.
 
     Args:
         every: iterations between two evaluations; the last iteration is evaluated as well. 0 turns it off.
@@ -101,6 +120,7 @@ class AISLikelihood(Callback):
         self.latest: tuple[int, Assessment] | None = None
         self.due = False
         self.undecided = False
+        self.unfinished: tuple[int, Unfinished] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.due:
@@ -114,10 +134,16 @@ class AISLikelihood(Callback):
             self._evaluate(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"due": self.due, "undecided": self.undecided}
+        unfinished = None
+        if self.unfinished is not None:
+            iteration, estimate = self.unfinished
+            unfinished = {"iteration": iteration, **estimate._asdict()}
+        return {"due": self.due, "undecided": self.undecided, "unfinished": unfinished}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.due, self.undecided = state_dict["due"], state_dict["undecided"]
+        unfinished = dict(state_dict.get("unfinished") or {})
+        self.unfinished = (unfinished.pop("iteration"), Unfinished(**unfinished)) if unfinished else None
 
     def _evaluate(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, EBMModule)
@@ -125,14 +151,18 @@ class AISLikelihood(Callback):
         data: DiscreteData = module.data
         stops = [c.agreed for c in trainer.callbacks if isinstance(c, Interruption)]  # pyright: ignore[reportAttributeAccessIssue]
         self.due = self.undecided = True
+        begun = self.unfinished[1] if self.unfinished is not None and self.unfinished[0] == step else None
         with averaged_weights(trainer, module):
-            assessment = assess_module(
+            outcome = assess_module(
                 module, data.splits, self.settings, iteration=step, progress=progress_of(trainer),
-                stop=stops[0] if stops else None,
+                stop=stops[0] if stops else None, unfinished=begun,
             )  # fmt: skip
-        if assessment is None:
+        if isinstance(outcome, Unfinished):
+            self.unfinished = (step, outcome)
             trainer.should_stop = True
             return
+        assessment = outcome
+        self.unfinished = None
         self.due, self.undecided = False, assessment.collapsed
         self.latest = (step, assessment)
         metrics = assessment.metrics()

@@ -42,7 +42,7 @@ def anneal(
     betas: Tensor,
     *,
     generator: torch.Generator,
-    every: int = 500,
+    every: int = 100,
     look: int | None = None,
     backend: str = "auto",
 ) -> Iterator[AnnealPoint]:
@@ -66,7 +66,7 @@ def anneal(
         start: chains ``(B, D)`` or ``(B, D, K)``, exact at beta_0, with weight one; or a point to go on from.
         betas: beta_0, ..., beta_T, ``(T + 1,)`` float64 in [0, 1], rising or falling.
         generator: the one source of randomness, on the device of x. A point with a generator's state sets it.
-        every: temperatures in a segment.
+        every: temperatures in a segment; what a stop loses at most.
         look: also yield after every ``look`` temperatures inside a segment, for progress and for stopping. It changes
             no number and costs a copy of x.
         backend: see ``run_chain``.

@@ -1,0 +1,74 @@
+"""An estimate that was stopped, as a file holds it, and how to go on with it.
+
+The same number of ranks, on the same kind of device, goes on bit for bit; any other begins again.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gwg_dist.distributed import gather_rows, rank, share, world_size
+from gwg_dist.evaluation.annealing import AnnealPoint
+from gwg_dist.evaluation.assess import AISSettings
+from gwg_dist.spaces import Space
+
+
+class Unfinished(NamedTuple):
+    """The chains of all ranks at the end of a segment of annealing; tensors on the CPU, safe to load from a file.
+
+    Args:
+        num_temperatures: T of the estimate.
+        schedule: of beta.
+        t: number of temperatures done.
+        packed: packed codes of all chains, ``(N, ...)`` in the form of ``Space.pack``.
+        log_weights: ``(N,)`` float64 nats.
+        generators: state of every rank's generator, ``(ranks, bytes)`` uint8.
+    """
+
+    num_temperatures: int
+    schedule: str
+    t: int
+    packed: Tensor
+    log_weights: Tensor
+    generators: Tensor
+
+
+def set_aside(point: AnnealPoint, space: Space, settings: AISSettings) -> Unfinished:
+    """What all ranks need to go on from ``point``; called on every rank at the same t.
+
+    Raises:
+        ValueError: a point inside a segment, which holds no generator's state.
+    """
+    if point.generator_state is None:
+        raise ValueError(f"only the end of a segment can be set aside, got a point inside one, t = {point.t}")
+    packed = space.pack(space.decode(point.x))
+    state = point.generator_state[None].to(point.x.device)
+    rows = (gather_rows(part).cpu() for part in (packed, point.log_weights, state))
+    return Unfinished(settings.num_temperatures, settings.schedule, point.t, *rows)
+
+
+def take_up(
+    unfinished: Unfinished, space: Space, settings: AISSettings, *, dtype: torch.dtype, generator: torch.Generator
+) -> AnnealPoint | None:
+    """This rank's point to go on from; None where the estimate is another or was made on other ranks or devices.
+
+    Args:
+        unfinished: what ``set_aside`` returned.
+        space: of the chains.
+        settings: of the estimate that is wanted now.
+        dtype: of x.
+        generator: this rank's, on the device of the chains; it is not changed.
+    """
+    made_with = (unfinished.num_temperatures, unfinished.schedule, len(unfinished.packed))
+    if made_with != (settings.num_temperatures, settings.schedule, settings.num_chains):
+        return None
+    if unfinished.generators.shape != (world_size(), len(generator.get_state())):
+        return None
+    mine = share(settings.num_chains, rank(), world_size())
+    codes = space.unpack(unfinished.packed[mine].to(generator.device))
+    log_weights = unfinished.log_weights[mine].to(generator.device)
+    state = unfinished.generators[rank()].clone()  # set_state reads from the start of the storage
+    return AnnealPoint(unfinished.t, space.encode(codes, dtype), log_weights, state)
