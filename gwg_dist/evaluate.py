@@ -7,16 +7,35 @@ torchrun --nproc-per-node=8 -m gwg_dist.evaluate RUN --num_chains 4000          
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 
 import torch.distributed as dist
 
-from gwg_dist.callbacks import assess_module, console, make_progress
+from gwg_dist.callbacks import Interruption, assess_module, console, make_progress
 from gwg_dist.cli import run_command
 from gwg_dist.distributed import rank, world_size
-from gwg_dist.errors import InputError
-from gwg_dist.evaluation import AISSettings, Assessment, collapse_warning, exact_log_z, unnormalised_log_prob
-from gwg_dist.runs import LoadedRun, assessment_json, assessment_table, load_run, make_folder, write_json
+from gwg_dist.errors import InputError, Stopped
+from gwg_dist.evaluation import (
+    AISSettings,
+    Assessment,
+    Unfinished,
+    collapse_warning,
+    exact_log_z,
+    unnormalised_log_prob,
+)
+from gwg_dist.fit import REQUEUE
+from gwg_dist.runs import (
+    EVALUATION,
+    LoadedRun,
+    Waiting,
+    assessment_json,
+    assessment_table,
+    load_run,
+    make_folder,
+    write_json,
+)
 from gwg_dist.strategy import meeting
 
 MAX_EXACT_STATES = 2**20
@@ -33,7 +52,8 @@ def evaluate(
 ) -> Path:
     """Print validation and test log-likelihoods in nats, and write them to RUN/evaluation/.
 
-    Where the space has at most 2^20 points, log Z is also summed exactly.
+    Where the space has at most 2^20 points, log Z is also summed exactly. An estimate that a signal stops waits in that
+    folder, and the same command goes on with it.
 
     Args:
         run: the run's folder.
@@ -51,21 +71,43 @@ def evaluate(
         if num_chains < world_size():
             raise InputError(f"num_chains must be at least the {world_size()} processes, got {num_chains}")
         loaded = load_run(run, checkpoint, device=mine)
-        path = Path(run) / "evaluation"
+        name = f"{loaded.path.stem}-{loaded.checkpoint['global_step']:07d}-{num_chains}x{num_temperatures}-{schedule}"
+        path = Path(run) / EVALUATION / f"{name}.json"
         if rank() == 0:
-            make_folder(path)
+            make_folder(path.parent)
             loaded.data.prepare_data()
         if world_size() > 1:
             dist.barrier()
-        iteration = loaded.checkpoint["global_step"]
-        with make_progress() as progress:
-            shown = progress if rank() == 0 else None
-            assessment = assess_module(loaded.module, loaded.data.splits, settings, iteration=iteration, progress=shown)
-        assert isinstance(assessment, Assessment)
-        path /= f"{loaded.path.stem}-{iteration:07d}-{num_chains}x{num_temperatures}-{schedule}.json"
-        if rank() == 0:
-            tell(loaded, assessment, path)
+        with Interruption(loaded.module.device) as interruption:
+            outcome = estimate(loaded, settings, path.with_suffix(".partial.pt"), interruption)
+            if isinstance(outcome, Assessment) and rank() == 0:
+                tell(loaded, outcome, path)
+    if isinstance(outcome, Unfinished):
+        raise Stopped(interruption.received)
     return path
+
+
+def estimate(
+    loaded: LoadedRun, settings: AISSettings, path: Path, interruption: Interruption
+) -> Assessment | Unfinished:
+    """Go on with the estimate that waits at ``path``, or begin; one that is stopped waits there for the next call."""
+    waiting = Waiting(path, loaded.checkpoint)
+    begun = waiting.read()
+    if begun is not None and rank() == 0:
+        console.print(f"going on after {begun.t} of {begun.num_temperatures} temperatures", soft_wrap=True)
+    with make_progress() as progress:
+        outcome = assess_module(
+            loaded.module, loaded.data.splits, settings, iteration=loaded.checkpoint["global_step"],
+            progress=progress if rank() == 0 else None, stop=interruption.agreed, unfinished=begun,
+        )  # fmt: skip
+    if isinstance(outcome, Assessment):
+        waiting.delete()
+        return outcome
+    waiting.write(outcome)
+    if rank() == 0:
+        text = f"stopped after {outcome.t} of {outcome.num_temperatures} temperatures; the same command goes on"
+        console.print(text, soft_wrap=True)
+    return outcome
 
 
 def tell(loaded: LoadedRun, assessment: Assessment, path: Path) -> None:
@@ -93,8 +135,14 @@ def exact_values(loaded: LoadedRun) -> dict[str, float]:
 
 
 def main(args: list[str] | None = None) -> None:
-    """The command line. Exits with 2 for a mistake."""
-    run_command(evaluate, args, prog="python -m gwg_dist.evaluate", description=__doc__)
+    """The command line.
+
+    Exits with 2 for a mistake; 75 where SIGTERM or SIGUSR1 ended it and 130 for Ctrl-C: the same command goes on.
+    """
+    try:
+        run_command(evaluate, args, prog="python -m gwg_dist.evaluate", description=__doc__)
+    except Stopped as stopped:
+        sys.exit(130 if stopped.number == signal.SIGINT else REQUEUE)
 
 
 if __name__ == "__main__":

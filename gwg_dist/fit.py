@@ -29,13 +29,15 @@ from gwg_dist.checkpoints import DAMAGED, newest_checkpoint, read_checkpoint
 from gwg_dist.cli import Parser, build_parser, errors_for_people, instantiate, plain, quiet, save_config
 from gwg_dist.distributed import from_rank_0, launched_rank
 from gwg_dist.errors import DivergedError, InputError, Stopped
-from gwg_dist.evaluation import Assessment, collapse_warning
+from gwg_dist.evaluation import Assessment, Unfinished, collapse_warning
 from gwg_dist.module import check_resumable
 from gwg_dist.runs import (
     BEST,
     CONFIG,
+    EVALUATION,
     LAST,
     RESULTS,
+    Waiting,
     assessment_json,
     assessment_table,
     checkpoint_path,
@@ -166,7 +168,7 @@ def final_evaluation(
     """The best weights; against the last ones where the newest evaluation could not decide.
 
     The better by validation is returned, a trustworthy estimate before a collapsed one; where that is the last, it
-    becomes best.ckpt. Raises Stopped where ``stop`` says so.
+    becomes best.ckpt. Raises Stopped where ``stop`` says so; the next call goes on with the estimate it stopped in.
     """
     module, data, undecided = objects.model, objects.data, objects.evaluation.undecided
     best, last = folder / BEST, folder / LAST
@@ -176,12 +178,17 @@ def final_evaluation(
         path, checkpoint = newest_checkpoint(path)
         load_weights(module, checkpoint)
         module.to(trainer.strategy.root_device)
+        waiting = Waiting(folder / EVALUATION / f"closing-{path.stem}.partial.pt", checkpoint)
         with make_progress() as progress:
             shown = progress if launched_rank() == 0 else None
             settings, iteration = objects.evaluation.final_settings, checkpoint["global_step"]
-            assessment = assess_module(module, data.splits, settings, iteration=iteration, progress=shown, stop=stop)
-        if not isinstance(assessment, Assessment):
+            assessment = assess_module(
+                module, data.splits, settings, iteration=iteration, progress=shown, stop=stop, unfinished=waiting.read()
+            )
+        if isinstance(assessment, Unfinished):
+            waiting.write(assessment)
             raise Stopped(0)
+        waiting.delete()
         validation = assessment.likelihoods.get("val")
         found.append(((not assessment.collapsed, validation.mean if validation else 0.0), path, checkpoint, assessment))
     (trusted, _), path, checkpoint, assessment = max(found, key=lambda entry: entry[0])

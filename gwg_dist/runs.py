@@ -8,11 +8,14 @@ metrics/           CSV, a file for every start of the run
 tensorboard/       the same for TensorBoard
 samples.png        chains of the buffer; samples/ITERATION.png over time
 results.json       the likelihoods that the closing table shows
+evaluation/        the likelihoods that ``evaluate`` found; *.partial.pt: an estimate that was stopped and waits
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import time
 from pathlib import Path
@@ -25,16 +28,20 @@ from rich.table import Table
 from gwg_dist.checkpoints import BEST, LAST, PREVIOUS, newest_checkpoint
 from gwg_dist.cli import build_parser, instantiate
 from gwg_dist.data import DiscreteData
-from gwg_dist.distributed import launched_rank
+from gwg_dist.distributed import from_rank_0, launched_rank, rank
 from gwg_dist.errors import InputError
-from gwg_dist.evaluation import Assessment
+from gwg_dist.evaluation import Assessment, Unfinished
 from gwg_dist.evaluation.ais import OPTIMISTIC
 from gwg_dist.module import EBMModule, check_checkpoint
 from gwg_dist.strategy import job, started_by_us
 
 CONFIG, RESULTS = "config.yaml", "results.json"
 RUN_DIR_VARIABLE = "GWG_DIST_RUN_DIR"
+EVALUATION = "evaluation"
 JOB = ".job"  # in the folder: what its launcher calls the job that began or went on with the run
+
+
+logger = logging.getLogger("gwg_dist")
 
 
 class LoadedRun(NamedTuple):
@@ -221,6 +228,50 @@ def assessment_json(assessment: Assessment, checkpoint: dict[str, Any], path: Pa
             "num_temperatures": assessment.estimate.num_temperatures,
         },
     }
+
+
+class Waiting:
+    """The file in which an estimate that was stopped waits for the next identical command.
+
+    What it holds fits no other weights, seed, settings or number of ranks: then the estimate begins again.
+
+    Args:
+        path: of the file.
+        checkpoint: the estimate is of its weights.
+    """
+
+    def __init__(self, path: Path, checkpoint: dict[str, Any]) -> None:
+        self.path = path
+        digest = hashlib.sha256(str(checkpoint["gwg_dist"]["seed"]).encode())
+        for name, tensor in sorted(checkpoint["state_dict"].items()):
+            digest.update(name.encode())
+            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        self.model = digest.hexdigest()
+
+    def read(self) -> Unfinished | None:
+        """The estimate that waits for these weights; called on every rank."""
+        found = None
+        if rank() == 0 and self.path.is_file():
+            try:
+                held = torch.load(self.path, map_location="cpu", weights_only=True)
+                if held.pop("model") == self.model:
+                    found = Unfinished(**held)
+            except Exception as error:  # torch.load raises whatever the damaged bytes lead to
+                logger.warning("%s cannot be read, the estimate begins again: %s", self.path, type(error).__name__)
+        return from_rank_0(found)
+
+    def write(self, unfinished: Unfinished) -> None:
+        """Whole or not at all; by rank 0."""
+        if rank() == 0:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            beside = self.path.with_name(f".{self.path.name}.tmp")
+            torch.save({"model": self.model, **unfinished._asdict()}, beside)
+            os.replace(beside, self.path)
+
+    def delete(self) -> None:
+        """The estimate is done; by rank 0."""
+        if rank() == 0:
+            self.path.unlink(missing_ok=True)
 
 
 def write_json(values: dict[str, Any], path: Path) -> None:

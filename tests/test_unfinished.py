@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from gwg_dist import evaluate
 from gwg_dist.callbacks import AISLikelihood, Interruption, likelihood
 from gwg_dist.evaluation import AISSettings, AnnealPoint, Unfinished, ais_result, ais_start, anneal, set_aside, take_up
 from gwg_dist.evaluation.annealing import _Chains
+from gwg_dist.runs import Waiting
 from gwg_dist.samplers import GWG
 from gwg_dist.spaces import Binary, Categorical, Space
 from tests.kernels import make_target
@@ -133,6 +135,82 @@ def test_a_run_goes_on_with_its_estimate(tmp_path: Path, monkeypatch: pytest.Mon
     for name in ("last.ckpt", "best.ckpt"):
         assert_same_state(folder / name, calm / name)
     assert callback_state(folder) == callback_state(calm) == {"due": False, "undecided": False, "unfinished": None}
+
+
+def told_at(monkeypatch: pytest.MonkeyPatch, temperature: int) -> list[int]:
+    """Whoever asks at that temperature is told to stop; the list counts the temperatures made."""
+    made, agreed, advance = [0], Interruption.agreed, _Chains.advance
+
+    def told(interruption: Interruption) -> bool:
+        if made[0] == temperature:
+            interruption.received = signal.SIGTERM
+        return agreed(interruption)
+
+    def counted(chains: _Chains, end: int) -> None:
+        made[0] += end - chains.t
+        advance(chains, end)
+
+    monkeypatch.setattr(Interruption, "agreed", told)
+    monkeypatch.setattr(_Chains, "advance", counted)
+    return made
+
+
+def stops(command: Any, *args: Any) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        command(*args)
+    assert stopped.value.code == 75
+
+
+def test_evaluate_goes_on_with_its_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is the same as from an undisturbed call; other settings leave what waits alone."""
+    folder = run_fit(tmp_path / "run", "--trainer.max_steps=3", "--pictures_every=0")
+    args = [str(folder), "--num_chains=20", "--num_temperatures=350", "--device=cpu"]
+    evaluate.main(args)
+    (path,) = (folder / "evaluation").glob("*.json")
+    undisturbed = path.read_text()
+    path.unlink()
+    with monkeypatch.context() as patch:
+        made = told_at(patch, 230)
+        stops(evaluate.main, args)
+        assert made == [230]
+        (partial,) = (folder / "evaluation").iterdir()
+        assert partial.name.endswith(".partial.pt")
+        made[0] = 1000
+        evaluate.main([*args[:2], "--num_temperatures=10", "--device=cpu"])
+        assert partial.is_file()
+        evaluate.main(args)
+        assert made == [1000 + 10 + 150]
+    assert path.read_text() == undisturbed
+    assert not list((folder / "evaluation").glob("*.partial.pt"))
+
+
+def test_the_closing_evaluation_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = ["--trainer.max_steps=3", "--evaluation.every=0", "--evaluation.final_temperatures=350",
+                "--pictures_every=0"]  # fmt: skip
+    calm = run_fit(tmp_path / "calm", *settings)
+    made = told_at(monkeypatch, 230)
+    stops(run_fit, tmp_path / "run", *settings)
+    made[0] = 1000
+    folder = run_fit(tmp_path / "run", *settings, "--ckpt_path=last")
+    assert made == [1150]
+    assert (folder / "results.json").read_text() == (calm / "results.json").read_text()
+    assert list((folder / "evaluation").iterdir()) == []
+
+
+def test_what_waits_is_for_those_weights_alone(tmp_path: Path) -> None:
+    """A damaged file, other weights, another seed: the estimate begins again."""
+    unfinished, _, _ = interrupted(Binary(11))
+    contents = {"gwg_dist": {"seed": 1}, "state_dict": {"weight": torch.ones(3, dtype=torch.bfloat16)}}
+    path = tmp_path / "evaluation/x.partial.pt"
+    Waiting(path, contents).write(unfinished)
+    found = Waiting(path, contents).read()
+    assert found is not None
+    assert found.t == 200
+    assert torch.equal(found.packed, unfinished.packed)
+    assert Waiting(path, {**contents, "gwg_dist": {"seed": 2}}).read() is None
+    assert Waiting(path, {**contents, "state_dict": {"weight": 2 * torch.ones(3)}}).read() is None
+    path.write_bytes(path.read_bytes()[:100])
+    assert Waiting(path, contents).read() is None
 
 
 def callback_state(folder: Path) -> dict[str, Any]:

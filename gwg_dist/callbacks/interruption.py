@@ -8,6 +8,7 @@ import threading
 from types import FrameType
 from typing import Any, Self
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
@@ -27,9 +28,13 @@ class Interruption(Callback):
     Ctrl-C anywhere. A process that leaves like this tells the processes it started, or the one that started it.
 
     A context: handlers are in place within it, in the main thread.
+
+    Args:
+        device: where ranks tell each other, for a verb without a trainer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | str | None = None) -> None:
+        self.device = device
         self.received = 0
         self.only_note = False
         self.trainer: Trainer | None = None
@@ -53,10 +58,10 @@ class Interruption(Callback):
         return self._parent is not None
 
     def agreed(self) -> bool:
-        """Whether any rank was told to stop. Called on all ranks at the same point, once there is a trainer."""
+        """Whether any rank was told to stop. Called on all ranks at the same point."""
         self.only_note = True
-        assert self.trainer is not None
-        agreed = any_rank(self.received, self.trainer.strategy.root_device)
+        device = self.trainer.strategy.root_device if self.trainer is not None else self.device
+        agreed = any_rank(self.received, device or "cpu")
         self.received = self.received or agreed  # a signal that came meanwhile is for the next time
         return agreed != 0
 
