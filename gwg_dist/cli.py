@@ -22,7 +22,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 
-from gwg_dist.callbacks import AISLikelihood, AveragedWeights, DivergenceGuard, console
+from gwg_dist.callbacks import Adaptation, AISLikelihood, AveragedWeights, DivergenceGuard, console
 from gwg_dist.data import DiscreteData
 from gwg_dist.distributed import initialized, launched_rank
 from gwg_dist.errors import DivergedError, InputError, LostError
@@ -155,6 +155,7 @@ def build_parser(prog: str = "python -m gwg_dist.fit", description: str | None =
     parser.add_class_arguments(AISLikelihood, "evaluation")
     parser.add_class_arguments(AveragedWeights, "ema")
     parser.add_class_arguments(DivergenceGuard, "guard")
+    parser.add_class_arguments(Adaptation, "adaptation")
     parser.add_class_arguments(
         Trainer, "trainer", instantiate=False, fail_untyped=False, sub_configs=True, skip=FIXED_TRAINER_SETTINGS
     )

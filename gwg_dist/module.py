@@ -7,7 +7,6 @@ means the same on one GPU and on eight.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -25,14 +24,11 @@ from gwg_dist.energies import Energy
 from gwg_dist.errors import InputError
 from gwg_dist.objectives import ContrastiveDivergence, Objective
 from gwg_dist.reference import Reference
-from gwg_dist.samplers import GWG, Sampler, SurrogateGWG, Target, run_chain
+from gwg_dist.samplers import GWG, Sampler, Target, run_chain
 from gwg_dist.samplers.run import BACKENDS
 from gwg_dist.seeding import make_generator
 
 NUM_DATA_STARTS = 10_000
-MIN_BLOCK_ACCEPTANCE = 0.5  # of surrogate blocks; below, full precision moves chains further for the same work
-
-logger = logging.getLogger("gwg_dist")
 
 
 class IterationStats(NamedTuple):
@@ -139,19 +135,8 @@ class EBMModule(LightningModule):
         every = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
         if every and (self.global_step + 1) % every == 0:  # Lightning's log takes longer than a step of a small model
             self.log_dict({f"train/{name}": value for name, value in self.stats._asdict().items()})
-            self._give_up_a_poor_surrogate(self.stats.accept_prob)
         # DDP averages over ranks; shares may differ by one, so each loss counts by its share of the global batch.
         return result.loss * (len(batch) * world_size() / self.data.batch_size)
-
-    def _give_up_a_poor_surrogate(self, accept_prob: Tensor) -> None:
-        """Go on with plain steps, as many as the blocks held, where most blocks are refused."""
-        if isinstance(self.sampler, SurrogateGWG) and float(accept_prob) < MIN_BLOCK_ACCEPTANCE:
-            logger.warning(
-                "iteration %d: %.0f %% of the %s blocks are accepted; going on in full precision",
-                self.global_step, 100 * float(accept_prob), self.sampler.precision,
-            )  # fmt: skip
-            self.num_steps *= self.sampler.block
-            self.sampler = GWG(self.sampler.temperature)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         parameters = self.energy.parameters()

@@ -25,6 +25,7 @@ import torch
 from jsonargparse import Namespace
 from rich.table import Table
 
+from gwg_dist.callbacks import adapt
 from gwg_dist.checkpoints import BEST, LAST, PREVIOUS, newest_checkpoint
 from gwg_dist.cli import build_parser, instantiate
 from gwg_dist.data import DiscreteData
@@ -54,7 +55,7 @@ class LoadedRun(NamedTuple):
 
 
 def load_run(run: str | Path, checkpoint: str = "best", *, device: str | None = None) -> LoadedRun:
-    """Rebuild the model of a run from its config and one of its checkpoints.
+    """Rebuild the model of a run, and the kernel that it adapted, from its config and one of its checkpoints.
 
     Args:
         run: the folder.
@@ -74,6 +75,7 @@ def load_run(run: str | Path, checkpoint: str = "best", *, device: str | None = 
     module: EBMModule = objects.model
     path, contents = newest_checkpoint(path)
     load_weights(module, contents)
+    adapt(module, contents)
     module.seed = contents["gwg_dist"]["seed"]
     try:
         module.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()

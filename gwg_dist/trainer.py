@@ -38,8 +38,8 @@ def make_trainer(
 ) -> Trainer:
     """Callbacks, loggers, strategy and Lightning's trainer around the objects of a run.
 
-    The order of the callbacks matters: what asks for an interruption comes first; averages are updated before they are
-    evaluated, all of it before a save.
+    The order of the callbacks matters: what asks for an interruption comes first; the kernel is adapted and averages
+    are updated before they are evaluated, all of it before a save.
     Raises ValueError, TypeError or RuntimeError where a callback or Lightning refuses its settings.
     """
     settings: dict[str, Any] = dict(objects.trainer)
@@ -48,6 +48,7 @@ def make_trainer(
     callbacks = [
         *first,
         objects.guard,
+        objects.adaptation,
         objects.ema,
         CouplingError(),
         objects.evaluation,

@@ -1,4 +1,4 @@
-"""A user's own classes, picked by import path: an energy, a sampler that stays, a loss of the data alone, callbacks."""
+"""A user's own classes, picked by import path: an energy, samplers, a loss of the data alone, callbacks."""
 
 import os
 import time
@@ -13,9 +13,11 @@ from torch import Tensor
 
 from gwg_dist.callbacks import likelihood
 from gwg_dist.checkpoints import AtomicCheckpointIO
+from gwg_dist.distributed import rank
 from gwg_dist.energies import Energy
 from gwg_dist.objectives import Objective, ObjectiveResult
-from gwg_dist.samplers import Info, Sampler, Target
+from gwg_dist.samplers import Info, Sampler, SurrogateGWG, Target
+from gwg_dist.samplers.base import accept_probability, select
 from gwg_dist.spaces import Space
 
 
@@ -33,6 +35,7 @@ class Pairs(Energy):
 class StayState(NamedTuple):
     x: Tensor
     f: Tensor
+    beta: Tensor
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,68 @@ class Stay(Sampler):
     """Leaves every distribution invariant, and every chain where it is."""
 
     def init(self, target: Target, x: Tensor, beta: Tensor) -> StayState:
-        return StayState(x, target.f(x))
+        return StayState(x, target.f(x), beta)
+
+    def temper(self, target: Target, state: StayState, beta: Tensor) -> StayState:
+        return state._replace(beta=beta)
 
     def draw(self, state: Any, generator: torch.Generator) -> None:
         torch.rand(1, generator=generator)
 
-    def step(self, target: Target, state: Any, noise: None, beta: Tensor) -> tuple[Any, Info]:
+    def step(self, target: Target, state: Any, noise: None) -> tuple[Any, Info]:
         return state, Info(torch.ones_like(state.f), torch.zeros_like(state.f))
+
+
+class FlipsState(NamedTuple):
+    x: Tensor
+    f: Tensor
+    beta: Tensor
+
+
+@dataclass(frozen=True)
+class Flips(Sampler):
+    """Flips every site of a binary space with probability ``rate``, and corrects by Metropolis: a random walk."""
+
+    rate: float = 0.01
+
+    tunable = "rate"
+    target_acceptance = 0.234
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < 1:
+            raise ValueError(f"rate must lie in (0, 1), got {self.rate}")
+
+    def init(self, target: Target, x: Tensor, beta: Tensor) -> FlipsState:
+        return FlipsState(x, target.f(x), beta)
+
+    def temper(self, target: Target, state: FlipsState, beta: Tensor) -> FlipsState:
+        return state._replace(beta=beta)
+
+    def draw(self, state: FlipsState, generator: torch.Generator) -> Tensor:
+        return torch.rand(len(state.x), state.x.shape[1] + 1, generator=generator, device=state.x.device)
+
+    def step(self, target: Target, state: FlipsState, noise: Tensor) -> tuple[FlipsState, Info]:
+        flips = (noise[:, 1:] < self.rate).to(state.x)
+        x = (state.x - flips).abs()
+        f = target.f(x)
+        accept_prob = accept_probability(target.log_ratio(x, f, state.x, state.f, beta=state.beta))
+        accepted = noise[:, 0] < accept_prob
+        x, f = select(accepted, (x, f), (state.x, state.f))
+        return FlipsState(x, f, state.beta), Info(accept_prob, flips.sum(1) * accepted)
+
+
+@dataclass(frozen=True)
+class Accepted(SurrogateGWG):
+    """Surrogate blocks that say that they are accepted with ``on_rank_0``, and with ``elsewhere`` on other ranks."""
+
+    precision: str = "float32"
+    on_rank_0: float = 0.2
+    elsewhere: float = 0.2
+
+    def step(self, target: Target, state: Any, noise: Any) -> tuple[Any, Info]:
+        state, info = super().step(target, state, noise)
+        said = self.elsewhere if rank() else self.on_rank_0
+        return state, info._replace(accept_prob=torch.full_like(info.accept_prob, said))
 
 
 class DataOnly(Objective):
@@ -78,6 +136,20 @@ class Peaked(Energy):
 
     def forward(self, x: Tensor) -> Tensor:
         return -self.strength * (2 * x - 1).sum(1).square() / x.shape[1] ** 0.5
+
+
+class Kernels(Callback):
+    """Writes the kernel that a rank has at the start and at the end, and its number of steps, to kernel.RANK."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.lines = self.lines or [f"{pl_module.sampler} x {pl_module.num_steps}"]
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        lines = [*self.lines, f"{pl_module.sampler} x {pl_module.num_steps}"]
+        (Path(trainer.default_root_dir) / f"kernel.{trainer.global_rank}").write_text("\n".join(lines))
 
 
 class Watched(Callback):

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import torch
+from gwg_dist.samplers.graphs import graphed
 from torch import Tensor
 
 from gwg_dist.evaluation import AnnealPoint, anneal, annealing, beta_schedule, exact_log_prob, exact_log_z
 from gwg_dist.samplers import GWG, BlockGibbs, Gibbs, Sampler, SurrogateGWG, Target, plan_chains
-from gwg_dist.samplers.graphs import graphed
 from gwg_dist.samplers.run import Plan
 from gwg_dist.spaces import Binary
 from tests import golden

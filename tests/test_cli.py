@@ -38,6 +38,8 @@ EXPERIMENTS = sorted((ROOT / "configs/experiment").rglob("*.yaml"))
         (["--trainer.precision=bf16-true"], "trainer.precision bf16-true would round the energies"),
         (["--trainer.strategy=dpp"], "dpp"),
         (["--ema.decay=1"], "decay must lie in [0, 1), got 1.0"),
+        (["--adaptation.warmup=-1"], "warmup must not be negative, got -1"),
+        (["--adaptation.warmap=100"], "did you mean adaptation.warmup?"),
         (["--trainer.max_steps=0"], "trainer.max_steps must be positive, got 0"),
         (["--model.energy=RBMEnergy", "--data.binarization=none"], "RBMEnergy is for Binary spaces, got Categorical"),
         (["--data=Arrays"], "required: path"),

@@ -1,5 +1,6 @@
 """What every energy, sampler, objective and chain source keeps, found by walking the package."""
 
+import dataclasses
 import importlib
 import inspect
 import pkgutil
@@ -89,6 +90,30 @@ def test_the_walk_finds_them() -> None:
     assert {c.__name__ for c in walk(Sampler)} >= {"GWG", "Gibbs"}
     assert walk(Objective)
     assert walk(ChainSource)
+
+
+@samplers
+def test_what_may_be_tuned_is_a_positive_number_of_the_kernel(cls: type[Sampler]) -> None:
+    assert 0 < cls.target_acceptance < 1
+    if cls.tunable is None:
+        assert cls().adapted(0.1, gain=1.0) == cls()
+        return
+    assert cls.tunable in {field.name for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
+    value = getattr(cls(), cls.tunable)
+    assert type(value) in (int, float)
+    assert value > 0
+    higher, lower = (cls().adapted(accept_prob, gain=0.5) for accept_prob in (1.0, 0.0))
+    assert (getattr(higher, cls.tunable) - getattr(lower, cls.tunable)) * (-1 if cls.acceptance_rises else 1) >= 0
+
+
+@samplers
+def test_a_retreat_is_from_poor_kernels_alone_and_ends(cls: type[Sampler]) -> None:
+    assert cls().retreat(1.0) is None
+    sampler, retreats = cls(), 0
+    while (retreat := sampler.retreat(0.0)) is not None:
+        assert retreat.steps >= 1
+        sampler, retreats = retreat.sampler, retreats + 1
+        assert retreats < 5
 
 
 @energies

@@ -94,6 +94,20 @@ def test_resuming_on_two_ranks_is_bit_for_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("elsewhere", "given_up"), [(0.0, True), (0.3, False)])
+def test_ranks_give_up_a_kernel_together(tmp_path: Path, elsewhere: float, given_up: bool) -> None:
+    """On rank 0 it is good, on rank 1 poor; the mean over ranks, 0.45 or 0.6, decides for both."""
+    sampler = ["--model.sampler=tests.plugins.Accepted", "--model.sampler.block=3", "--model.sampler.on_rank_0=0.9",
+               f"--model.sampler.elsewhere={elsewhere}", "--trainer.callbacks+=tests.plugins.Kernels"]  # fmt: skip
+    settings = ["--evaluation.every=0", "--pictures_every=0", "--adaptation.every=5", "--trainer.max_steps=12"]
+    last = fit(tmp_path / "run", 2, *sampler, *settings)
+    kernels = [(tmp_path / f"run/kernel.{rank}").read_text().splitlines()[-1] for rank in range(2)]
+    assert kernels[0] == kernels[1]
+    assert kernels[0].startswith("GWG(temperature=2.0) x 6" if given_up else "Accepted(")
+    assert len(last["callbacks"]["Adaptation"]["decisions"]) == given_up
+
+
+@pytest.mark.slow
 def test_a_short_soak(tmp_path: Path) -> None:
     """Three kills of both processes or one of them, at random moments; see tests/soak.py for more of it."""
     soak(3, 0, tmp_path, steps=400)

@@ -1,5 +1,6 @@
-"""Lightning callbacks: likelihoods, the divergence guard, progress, pictures."""
+"""Lightning callbacks: likelihoods, the divergence guard, adaptation of the kernel, progress, pictures."""
 
+from gwg_dist.callbacks.adaptation import Adaptation, adapt
 from gwg_dist.callbacks.averaging import AveragedWeights
 from gwg_dist.callbacks.guard import DivergenceGuard
 from gwg_dist.callbacks.interruption import Interruption
@@ -8,6 +9,6 @@ from gwg_dist.callbacks.progress import TrainingProgress, console, make_progress
 from gwg_dist.callbacks.watch import CouplingError, SamplePictures
 
 __all__ = [
-    "AISLikelihood", "AveragedWeights", "CouplingError", "DivergenceGuard", "Interruption", "SamplePictures",
-    "TrainingProgress", "assess_module", "averaged_weights", "console", "make_progress", "progress_of", "track",
+    "AISLikelihood", "Adaptation", "AveragedWeights", "CouplingError", "DivergenceGuard", "Interruption",
+    "SamplePictures", "TrainingProgress", "adapt", "assess_module", "averaged_weights", "console", "make_progress", "progress_of", "track",
 ]  # fmt: skip

@@ -7,8 +7,10 @@ captured, and enumerated: force the noise and read the acceptance probability.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, Self, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -85,7 +87,66 @@ class Kernel(ABC):
 
 
 class Sampler(Kernel):
-    """A kernel that a user picks: a frozen dataclass of settings."""
+    """A kernel that a user picks: a frozen dataclass of settings.
+
+    ``tunable`` names the one field, a positive number, that a run may tune in its warm-up; None where there is none.
+    ``acceptance_rises`` says whether a larger value is accepted more often; it must be so, or the opposite, for all
+    values. ``target_acceptance`` is the mean acceptance probability to reach: 0.574 for locally balanced proposals
+    (Roberts and Rosenthal, 1998; Sun, Dai and Schuurmans, 2022), 0.234 for random walks (Roberts, Gelman and Gilks,
+    1997). A kernel sets them without an annotation: ``tunable = "radius"``.
+    """
+
+    # Of the class, and no fields. Not ClassVar: settings are parsed with the names of the subclass's module alone.
+    tunable: str | None = None
+    acceptance_rises: bool = False
+    target_acceptance: float = 0.574
+
+    def adapted(self, accept_prob: float, *, gain: float, target: float | None = None) -> Self:
+        """This kernel after a step of Robbins and Monro (1951) on the logarithm of the tunable field v.
+
+        log v += ± gain (accept_prob - target), with + where the acceptance falls as v rises. A whole number is rounded
+        and stays at least 1. A value that the kernel refuses leaves it as it is.
+
+        Args:
+            accept_prob: mean acceptance probability with this kernel.
+            gain: of the step; falls to 0 over a warm-up.
+            target: acceptance to reach; ``target_acceptance`` where none is given.
+        """
+        if self.tunable is None:
+            return self
+        value = getattr(self, self.tunable)
+        error = accept_prob - (self.target_acceptance if target is None else target)
+        new = value * math.exp(-gain * error if self.acceptance_rises else gain * error)
+        try:
+            return self.tuned(max(1, round(new)) if isinstance(value, int) else new)
+        except ValueError:
+            return self
+
+    def tuned(self, value: float) -> Self:
+        """This kernel with another value of its tunable field. Raises ValueError where the kernel refuses it."""
+        return dataclasses.replace(cast(Any, self), **{cast(str, self.tunable): value})
+
+    def retreat(self, accept_prob: float) -> Retreat | None:
+        """The kernel to go on with where this one is accepted with ``accept_prob`` on average; None: with this one.
+
+        None at 0 means that there is nowhere to retreat to.
+        """
+        del accept_prob
+        return None
+
+
+class Retreat(NamedTuple):
+    """A kernel in place of one that is accepted too seldom.
+
+    Args:
+        sampler: the kernel to go on with.
+        steps: number of its steps that replace one of the kernel given up.
+        why: the reason and what follows, half a sentence to log.
+    """
+
+    sampler: Sampler
+    steps: int
+    why: str
 
 
 def accept_probability(log_ratio: Tensor) -> Tensor:

@@ -21,12 +21,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gwg_dist.samplers.base import Info, Sampler, accept_probability, select
+from gwg_dist.samplers.base import Info, Retreat, Sampler, accept_probability, select
 from gwg_dist.samplers.gwg import GWG, GWGNoise
 from gwg_dist.samplers.metropolis import MetropolisState
 from gwg_dist.target import Target
 
 PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": None}
+MIN_BLOCK_ACCEPTANCE = 0.5  # below, full precision moves chains further for the same work
 
 
 class SurrogateState(NamedTuple):
@@ -101,6 +102,13 @@ class SurrogateGWG(Sampler):
             accepted, (inner.x, f, inner.evaluation, inner.proposal), (was.x, state.f, was.evaluation, was.proposal)
         )
         return SurrogateState(x, f, MetropolisState(x, evaluation, proposal, was.beta)), Info(accept_prob, hops)
+
+    def retreat(self, accept_prob: float) -> Retreat | None:
+        """GWG in full precision, ``block`` steps for one block, where most blocks are refused."""
+        if not accept_prob < MIN_BLOCK_ACCEPTANCE:
+            return None
+        why = f"{100 * accept_prob:.0f} % of the {self.precision} blocks are accepted; going on in full precision"
+        return Retreat(GWG(self.temperature), self.block, why)
 
     def surrogate(self, target: Target) -> Target:
         """The same target with its energy evaluated in reduced precision."""

@@ -44,7 +44,7 @@ class Compiled(Kernel):
 
     def _case(self, target: Target, state: Any) -> tuple:
         x = state.x
-        kinds = type(target.energy), type(target), type(self.kernel), target.space
+        kinds = type(target.energy), type(target), self.kernel, target.space
         return *kinds, x.shape, x.dtype, x.device, state.beta.shape
 
 

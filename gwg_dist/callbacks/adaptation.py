@@ -1,0 +1,188 @@
+"""Kernel to kernel while a run goes on: a field is tuned in a warm-up, a kernel that is refused too often is given up.
+
+A decision is made from the acceptance of all ranks together, so all ranks make the same. Decisions are in the
+checkpoint; a resumed run, and whoever loads the run, follows them from the kernel of the settings. Detailed balance
+holds for every kernel, and after the warm-up the kernel is frozen: what is measured is measured with one.
+
+Not implemented: two fields at once; a kernel for each beta or each chain.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from gwg_dist.distributed import all_sum, rank, world_size
+from gwg_dist.module import EBMModule
+from gwg_dist.samplers import Sampler
+
+MAX_TUNINGS = 64  # compiled steps and CUDA graphs are made anew for every kernel
+GAIN, DECAY = 3.0, 2 / 3  # the acceptance falls by about a third where a field grows by a factor e
+
+logger = logging.getLogger("gwg_dist")
+
+
+class Decision(NamedTuple):
+    """One change of the kernel.
+
+    Args:
+        iteration: after which it was made.
+        accept_prob: mean acceptance probability over ranks, chains and steps of that iteration.
+        value: new value of the tunable field; None for a retreat.
+    """
+
+    iteration: int
+    accept_prob: float
+    value: float | None
+
+
+class Adaptation(Callback):
+    """Replaces the kernel of a run by a better one, alike on all ranks; see ``Sampler.adapted`` and ``retreat``.
+
+    In the warm-up the tunable field v of the kernel follows log v += ± g (a - a*) every so many iterations, where a is
+    the acceptance and g = 3 t^(-2/3) falls with the number t of changes (Robbins and Monro, 1951; Andrieu and Thoms,
+    2008, section 4). Then v is frozen. A retreat is watched for as long as the run goes on.
+
+    Args:
+        warmup: iterations in which the kernel is tuned; 0 tunes nothing.
+        every: iterations between two looks at the acceptance.
+        target_acceptance: acceptance probability a* to reach; the kernel's own where none is given.
+
+    Raises:
+        ValueError: a negative warmup, one shorter than ``every`` or with more than 64 changes, ``every`` below 1, a
+            target_acceptance outside (0, 1).
+    """
+
+    def __init__(self, *, warmup: int = 0, every: int = 50, target_acceptance: float | None = None) -> None:
+        if every < 1:
+            raise ValueError(f"every must be positive, got {every}")
+        if warmup < 0:
+            raise ValueError(f"warmup must not be negative, got {warmup}")
+        if 0 < warmup < every:
+            raise ValueError(f"warmup must be 0 or at least the {every} iterations of every, got {warmup}")
+        if warmup // every > MAX_TUNINGS:
+            raise ValueError(
+                f"every must be at least {warmup // (MAX_TUNINGS + 1) + 1} for a warmup of {warmup}, so that at most "
+                f"{MAX_TUNINGS} kernels are made, got {every}"
+            )
+        if target_acceptance is not None and not 0 < target_acceptance < 1:
+            raise ValueError(f"target_acceptance must lie in (0, 1), got {target_acceptance}")
+        self.warmup = warmup
+        self.every = every
+        self.target_acceptance = target_acceptance
+        self.decisions: list[Decision] = []
+        self.frozen = False
+        self._origin: dict[str, Any] = {}
+        self._loaded: dict[str, Any] | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Follow the decisions of the checkpoint, before the first iteration."""
+        assert isinstance(pl_module, EBMModule)
+        self._origin = origin(pl_module.sampler)
+        if self._loaded is not None and follow(pl_module, self._loaded):
+            self.decisions = [Decision(*decision) for decision in self._loaded["decisions"]]
+            self.frozen = self._loaded["frozen"]
+        self._loaded = None
+        if trainer.is_global_zero:
+            self._warn_of_no_effect(pl_module.sampler)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, EBMModule)
+        iteration, sampler = trainer.global_step, pl_module.sampler
+        tuning = not self.frozen and iteration <= self.warmup and sampler.tunable is not None
+        if iteration % self.every or not (tuning or sampler.retreat(0.0)):
+            return
+        assert pl_module.stats is not None
+        accept_prob = float(all_sum(pl_module.stats.accept_prob)) / world_size()
+        retreat = sampler.retreat(accept_prob)
+        if retreat is not None:
+            self._decide(pl_module, Decision(iteration, accept_prob, None))
+            self._say(logging.WARNING, f"iteration {iteration}: {retreat.why}")
+        elif tuning and math.isfinite(accept_prob):
+            self._tune(pl_module, iteration, accept_prob)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers: the settings' kernel and what became of it."""
+        return {"origin": self._origin, "decisions": [list(d) for d in self.decisions], "frozen": self.frozen}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._loaded = state_dict
+
+    def _tune(self, module: EBMModule, iteration: int, accept_prob: float) -> None:
+        number = 1 + sum(decision.value is not None for decision in self.decisions)
+        sampler = module.sampler.adapted(accept_prob, gain=GAIN / number**DECAY, target=self.target_acceptance)
+        self._decide(module, Decision(iteration, accept_prob, tunable_value(sampler)))
+        self.frozen = iteration + self.every > self.warmup
+        if self.frozen:
+            kernel = f"{type(sampler).__name__} goes on with {sampler.tunable} = {tunable_value(sampler):.4g}, frozen"
+            accepted = f"{100 * accept_prob:.0f} % of the proposals were accepted"
+            self._say(logging.INFO, f"iteration {iteration}: {accepted}; {kernel}")
+
+    def _decide(self, module: EBMModule, decision: Decision) -> None:
+        self.decisions.append(decision)
+        apply(module, decision)
+
+    def _warn_of_no_effect(self, sampler: Sampler) -> None:
+        name = type(sampler).__name__
+        if self.warmup and sampler.tunable is None and sampler.retreat(0.0) is None:
+            logger.warning("adaptation.warmup has no effect: %s has nothing to tune", name)
+        if self.target_acceptance is not None and not self.warmup:
+            logger.warning("adaptation.target_acceptance has no effect: adaptation.warmup is 0")
+
+    def _say(self, level: int, text: str) -> None:
+        if rank() == 0:
+            logger.log(level, text)
+
+
+def adapt(module: EBMModule, checkpoint: Mapping[str, Any]) -> None:
+    """Give a module, as its settings made it, the kernel that the run had adapted when the checkpoint was written."""
+    entry = checkpoint.get("callbacks", {}).get(Adaptation.__qualname__)
+    if entry is not None:
+        follow(module, entry)
+
+
+def follow(module: EBMModule, entry: Mapping[str, Any]) -> bool:
+    """Whether the decisions of a checkpoint apply to the kernel of the settings; if so, the module has their outcome.
+
+    Where the settings name another kernel, or another value of the tuned field, they win.
+    """
+    if not entry["decisions"]:
+        return True
+    if entry["origin"] != origin(module.sampler):
+        if rank() == 0:
+            logger.warning(
+                "going on with %s of the settings: the checkpoint has adapted another kernel, %s",
+                module.sampler, entry["origin"]["sampler"],
+            )  # fmt: skip
+        return False
+    for decision in entry["decisions"]:
+        apply(module, Decision(*decision))
+    return True
+
+
+def apply(module: EBMModule, decision: Decision) -> None:
+    """Replace the module's kernel, and its number of steps, as decided."""
+    if decision.value is not None:
+        module.sampler = module.sampler.tuned(decision.value)
+        return
+    retreat = module.sampler.retreat(decision.accept_prob)
+    assert retreat is not None
+    module.sampler = retreat.sampler
+    module.num_steps *= retreat.steps
+
+
+def origin(sampler: Sampler) -> dict[str, Any]:
+    """What tells whether a checkpoint's decisions were made from this kernel."""
+    return {"sampler": f"{type(sampler).__module__}.{type(sampler).__qualname__}", "value": tunable_value(sampler)}
+
+
+def tunable_value(sampler: Sampler) -> float | None:
+    """The value of the tunable field; None where there is none."""
+    return None if sampler.tunable is None else getattr(sampler, sampler.tunable)
