@@ -87,6 +87,19 @@ class Space(ABC):
                 f"got values from {int(codes.min())} to {int(codes.max())}"
             )
 
+    def check_points(self, x: Tensor, name: str = "x") -> None:
+        """Raise ValueError unless ``x`` holds points as models see them, 0 or 1 ``(B, D)`` or one-hot ``(B, D, K)``."""
+        sites = (self.num_sites,) if self.width == 1 else (self.num_sites, self.width)
+        if not x.is_floating_point() or x.shape[1:] != sites:
+            expected = ", ".join(map(str, ("any", *sites)))
+            raise ValueError(f"{name} must be floats of shape ({expected}) for {self}, got {x.dtype} {tuple(x.shape)}")
+        right = torch.equal(x * x, x)
+        if right and self.width > 1:
+            right = bool((x.sum(-1) == 1).all())
+        if not right:
+            kind = "0 or 1" if self.width == 1 else "one-hot"
+            raise ValueError(f"{name} must be {kind} for {self}: codes become points by space.encode(codes)")
+
     def pack(self, codes: Tensor) -> Tensor:
         """Codes ``(B, D)`` in the form that buffers and checkpoints hold."""
         return codes.to(self.code_dtype)

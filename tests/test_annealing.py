@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from gwg_dist.samplers.graphs import graphed
 from torch import Tensor
 
 from gwg_dist.evaluation import AnnealPoint, anneal, annealing, beta_schedule, exact_log_prob, exact_log_z
 from gwg_dist.samplers import GWG, BlockGibbs, Gibbs, Sampler, SurrogateGWG, Target, plan_chains
+from gwg_dist.samplers.fast import Graphed
 from gwg_dist.samplers.run import Plan
 from gwg_dist.spaces import Binary
 from tests import golden
@@ -112,7 +112,7 @@ def test_graph_memory_may_serve_another_run_between_two_points(monkeypatch: pyte
 
     def planned(*args: Any, **settings: Any) -> Plan:
         plan = plan_chains(*args, **{**settings, "backend": "eager"})
-        return plan._replace(annealed_step=graphed(plan.annealed_step, rerun), backend="graph")
+        return plan._replace(kernel=Graphed(plan.kernel, rerun))
 
     monkeypatch.setattr(annealing, "plan_chains", planned)
     target = golden.make_target("mlp", torch.float64)

@@ -10,5 +10,6 @@ from gwg_dist.callbacks.watch import CouplingError, SamplePictures
 
 __all__ = [
     "AISLikelihood", "Adaptation", "AveragedWeights", "CouplingError", "DivergenceGuard", "Interruption",
-    "SamplePictures", "TrainingProgress", "adapt", "assess_module", "averaged_weights", "console", "make_progress", "progress_of", "track",
+    "SamplePictures", "TrainingProgress", "adapt", "assess_module", "averaged_weights", "console", "make_progress",
+    "progress_of", "track",
 ]  # fmt: skip

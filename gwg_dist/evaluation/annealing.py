@@ -7,14 +7,13 @@ progress, stopping, resuming, the direction, and how long to go on. Not implemen
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from gwg_dist.samplers import Sampler, Target, plan_chains
-from gwg_dist.samplers.run import Plan, log_plan
+from gwg_dist.samplers.run import Plan, chains_running, log_plan
 from gwg_dist.spaces import Space
 
 
@@ -83,7 +82,7 @@ def anneal(
             raise ValueError(f"{name} must be positive, got {value}")
     if start.generator_state is not None:
         generator.set_state(start.generator_state)
-    with _no_gradient(start.x):
+    with chains_running(target, start.x):
         plan = plan_chains(sampler, target, start.x, backend=backend)
     log_plan(plan)
     return _points(plan, start, betas, generator, every, look or every)
@@ -120,13 +119,13 @@ class _Chains:
         """Evaluate the target at the point."""
         self.t = self.first = point.t
         self.log_weights = point.log_weights.clone()
-        with _no_gradient(point.x):
+        with chains_running(self.plan.target, point.x):
             self.state = self.plan.kernel.init(self.plan.target, point.x, self.betas[self.t + 1])
 
     def advance(self, end: int) -> None:
         """Run temperatures up to ``end`` without waiting for the device."""
         kernel, target = self.plan
-        with _no_gradient(self.log_weights):
+        with chains_running(target, self.log_weights):
             for t in range(self.t, end):
                 self.log_weights.add_(self.state.f, alpha=self.increments[t])
                 if t > self.first:
@@ -136,12 +135,6 @@ class _Chains:
                 self.state, _ = kernel.step(target, self.state, kernel.draw(self.state, self.generator))
             self.state = kernel.release(self.state)  # another run may come before the next turn
         self.t = end
-
-
-@contextmanager
-def _no_gradient(like: Tensor) -> Iterator[None]:
-    with torch.no_grad(), torch.autocast(like.device.type, enabled=False):
-        yield
 
 
 def _check_betas(betas: Tensor) -> None:
@@ -159,10 +152,9 @@ def _check_betas(betas: Tensor) -> None:
 
 def _check_start(start: AnnealPoint, space: Space, num_temperatures: int) -> None:
     x, log_weights = start.x, start.log_weights
-    shape = space.encode(torch.zeros(1, space.num_sites, dtype=space.code_dtype)).shape[1:]
-    if not x.is_floating_point() or not len(x) or x.shape[1:] != shape:
-        expected = ", ".join(map(str, ("any", *shape)))
-        raise ValueError(f"x must hold floats of shape ({expected}) for {space}, got {x.dtype} {tuple(x.shape)}")
+    space.check_points(x)
+    if not len(x):
+        raise ValueError("x must hold at least one chain")
     if log_weights.shape != (len(x),) or log_weights.dtype != torch.float64:
         raise ValueError(
             f"log_weights must hold {len(x)} float64 numbers, got {log_weights.dtype} {tuple(log_weights.shape)}"

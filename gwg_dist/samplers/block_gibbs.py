@@ -58,9 +58,9 @@ class BlockGibbs(Sampler):
         return state
 
     def draw(self, state: BlockGibbsState, generator: torch.Generator) -> Tensor:
-        """A uniform number in [0, 1) a site, ``(B, D)``."""
+        """A uniform number in [0, 1) a site, ``(B, D)`` float64."""
         x = state.x
-        return torch.rand(x.shape[:2], generator=generator, device=x.device, dtype=x.dtype)
+        return torch.rand(x.shape[:2], generator=generator, device=x.device, dtype=torch.float64)
 
     def step(self, target: Target, state: BlockGibbsState, noise: Tensor) -> tuple[BlockGibbsState, Info]:
         x, before = state.x, state.x.clone()
@@ -74,12 +74,12 @@ class BlockGibbs(Sampler):
         return state, Info(torch.ones(len(x), dtype=x.dtype, device=x.device), target.space.hamming(x, before))
 
     def probability(self, state: BlockGibbsState, sites: Tensor) -> Tensor:
-        """p(x_i = 1 | rest) at the sites of a block, ``(B, sites)``, or p(x_i = k | rest), ``(B, sites, K)``."""
+        """p(x_i = 1 | rest) at a block's sites, ``(B, sites)``, or p(x_i = k | rest), ``(B, sites, K)``, float64."""
         (_, pairs), reference = with_pairs(state.target), state.target.reference
         logit = state.beta.reshape(-1, *[1] * (state.x.ndim - 1)) * pairs.grad_at(state.x, sites)
         if reference is not None:
             logit = logit + reference.weights[sites]
-        return torch.sigmoid(logit) if state.x.ndim == 2 else torch.softmax(logit, 2)
+        return torch.sigmoid(logit.double()) if state.x.ndim == 2 else torch.softmax(logit.double(), 2)
 
 
 def pairs_of(target: Target) -> DensePairs | SparsePairs | None:

@@ -94,5 +94,6 @@ class Gibbs(Sampler):
         beta = state.beta if state.beta.ndim == 0 else state.beta.repeat_interleave(others)
         log_ratio = target.log_ratio(x_new, f_new, x, f, beta=beta).unflatten(0, (-1, others))
         stay = torch.zeros_like(state.f)[:, None]
+        log_ratio = log_ratio.nan_to_num(nan=-torch.inf, neginf=-torch.inf)  # what is not a number is not drawn
         log_p = torch.log_softmax(torch.cat([stay, log_ratio], 1), 1)
         return log_p, torch.cat([state.f[:, None], f_new.unflatten(0, (-1, others))], 1)

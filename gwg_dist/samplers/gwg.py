@@ -1,6 +1,7 @@
 """Gibbs-With-Gradients (Grathwohl et al., "Oops I Took A Gradient", ICML 2021, algorithm 1).
 
-Not implemented: adapted τ (the acceptance has its maximum near 2 and falls on both sides). Several draws a step: see multi_gwg.py.
+Several draws a step: see multi_gwg.py. Not implemented: adapted τ, because the acceptance has its maximum near 2 and
+falls on both sides.
 """
 
 from __future__ import annotations

@@ -62,6 +62,8 @@ class MultiGWG(Informed):
 
     max_draws: int = 4
 
+    tunable = "max_draws"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.max_draws < 1:

@@ -45,6 +45,9 @@ class RandomWalk(Metropolis):
 
     radius: int = 1
 
+    tunable = "radius"
+    target_acceptance = 0.234
+
     def __post_init__(self) -> None:
         if self.radius < 1:
             raise ValueError(f"radius must be positive, got {self.radius}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import NamedTuple, cast
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from gwg_dist.distributed import rank
 from gwg_dist.samplers.base import Kernel, State
 from gwg_dist.samplers.fast import Compiled, Graphed, fastest
-from gwg_dist.target import Target
+from gwg_dist.target import Target, evaluation_mode
 
 BACKENDS = ("auto", "plain", "eager", "compiled", "graph")
 
@@ -25,8 +26,8 @@ class ChainResult(NamedTuple):
 
     Args:
         state: the kernel's last state; ``state.x`` and ``state.f`` are what others read.
-        accept_prob: mean acceptance probability over the steps, ``(B,)``.
-        hops: mean number of changed sites a step, ``(B,)``.
+        accept_prob: mean acceptance probability over the steps, ``(B,)`` float64.
+        hops: mean number of changed sites a step, ``(B,)`` float64.
     """
 
     state: State
@@ -65,7 +66,7 @@ def plan_chains(
         beta: of all steps, 0-d or one a chain; None where it changes from step to step.
         backend: "auto" takes the first of ``gwg_dist.samplers.fast.PATHS`` that applies. "eager" takes none, "compiled"
             and "graph" that one; all four move by the structure of the energy where it has
-            one. "plain": autograd on the
+            one; on sparse pairs whole-array steps are tens of times slower than "auto". "plain": autograd on the
             energy's ``forward``, step by step, to check the others.
 
     Raises:
@@ -118,20 +119,23 @@ def run_chain(
             random numbers in another way.
 
     Raises:
-        ValueError: an unknown backend, a negative num_steps, a schedule of another length.
+        ValueError: an unknown backend, a negative num_steps, a schedule of another length, a beta that is not
+            finite, an ``x`` that holds no points of the space, a target that the kernel refuses.
     """
     if num_steps < 0 or (schedule is not None and len(schedule) != num_steps):
         length = "" if schedule is None else f" with a schedule of {len(schedule)}"
         raise ValueError(f"num_steps must not be negative and must match the schedule, got {num_steps}{length}")
-    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-        constant = torch.as_tensor(beta, dtype=x.dtype, device=x.device)
-        betas = constant.expand(num_steps, *constant.shape) if schedule is None else schedule.to(x)
-        first = betas[0] if num_steps else constant
+    x = checked_start(target, x)
+    constant = torch.as_tensor(beta, dtype=x.dtype, device=x.device)
+    betas = constant.expand(num_steps, *constant.shape) if schedule is None else schedule.to(x)
+    check_betas(*((constant, ()) if schedule is None else (betas, (num_steps,))), len(x))
+    first = betas[0] if num_steps else constant
+    with chains_running(target, x):
         plan = plan_chains(kernel, target, x, beta=first if schedule is None else None, backend=backend)
         log_plan(plan)
         kernel, target = plan
         state = kernel.init(target, x, first)
-        accept_prob, hops = x.new_zeros(2, len(x))
+        accept_prob, hops = torch.zeros(2, len(x), dtype=torch.float64, device=x.device)
         for t in range(num_steps):
             if before_step is not None:
                 before_step(t, state)
@@ -145,6 +149,29 @@ def run_chain(
         state = kernel.release(state)
     count = max(num_steps, 1)
     return ChainResult(cast(State, state), accept_prob / count, hops / count)
+
+
+@contextmanager
+def chains_running(target: Target, x: Tensor) -> Iterator[None]:
+    """No gradients, no autocast, and the energy in evaluation mode."""
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False), evaluation_mode(target):
+        yield
+
+
+def checked_start(target: Target, x: Tensor) -> Tensor:
+    """``x``, row-major. Raises ValueError where it holds anything but points of the target's space."""
+    target.space.check_points(x)
+    return x.contiguous()
+
+
+def check_betas(betas: Tensor, shape: tuple[int, ...], num_chains: int) -> None:
+    """Raise ValueError unless every beta is finite, and ``betas`` has ``shape``, or that with one a chain."""
+    if tuple(betas.shape) not in (shape, (*shape, num_chains)):
+        expected = f"{shape} or {(*shape, num_chains)}"
+        raise ValueError(f"beta must be one number or one for each of {num_chains} chains, shape {expected}, "
+                         f"got {tuple(betas.shape)}")  # fmt: skip
+    if not bool(torch.isfinite(betas).all()):
+        raise ValueError(f"beta must be finite, got {betas.flatten()[:4].tolist()}")
 
 
 def log_plan(plan: Plan) -> None:

@@ -112,11 +112,11 @@ static void seed_lanes(Lanes *lanes, uint64_t seed) {
         }
 }
 
-/* LANES numbers in [0, 1), multiples of 2^-24. */
-static inline void next_uniform(Lanes *lanes, float *uniform) {
+/* LANES whole numbers in 0..2^24-1. */
+static inline void next_numbers(Lanes *lanes, int32_t *numbers) {
     for (int i = 0; i < LANES; i++) {
         uint32_t s0 = lanes->s[0][i], s1 = lanes->s[1][i], s2 = lanes->s[2][i], s3 = lanes->s[3][i];
-        uniform[i] = (float)(int32_t)((s0 + s3) >> 8) * 0x1p-24f;
+        numbers[i] = (int32_t)((s0 + s3) >> 8);
         uint32_t t = s1 << 9;
         s2 ^= s0;
         s3 ^= s1;
@@ -129,9 +129,32 @@ static inline void next_uniform(Lanes *lanes, float *uniform) {
     }
 }
 
+/* Draws `num` sites, given the logits of being 1, and writes 0 or 1 in their place. The less probable of the two is drawn
+ * where a 24-bit number lies below its probability times 2^24; a number that falls into the same unit is continued by
+ * another one, so that no probability is rounded. */
+static inline __attribute__((always_inline)) void draw_sites(Lanes *lanes, int64_t num, float *restrict sites) {
+    int32_t numbers[LANES], whole[LANES], again = 0;
+    float rare[LANES];
+    next_numbers(lanes, numbers);
+    for (int64_t i = 0; i < num; i++) {
+        float tail = exp_of_negative(-fabsf(sites[i]));
+        rare[i] = tail / (1.0f + tail) * 0x1p24f;
+        whole[i] = (int32_t)rare[i];
+        numbers[i] = sites[i] >= 0 ? 0xFFFFFF - numbers[i] : numbers[i];
+        again |= numbers[i] == whole[i];
+    }
+    if (again) {
+        int32_t more[LANES];
+        next_numbers(lanes, more);
+        for (int64_t i = 0; i < num; i++)
+            if (numbers[i] == whole[i]) numbers[i] -= (float)more[i] * 0x1p-24f < rare[i] - (float)whole[i];
+    }
+    for (int64_t i = 0; i < num; i++) sites[i] = (numbers[i] < whole[i]) != (sites[i] >= 0);
+}
+
 /* Draws every site of 0/1 arrays x from its conditional, colour after colour. order lists the sites by colour, and
  * ends[c] is where colour c ends; neighbours and rows are (num_neighbours, num_sites) in that order, bias and reference
- * (num_sites,) as well. */
+ * (num_sites,) as well; prob is room for the logits and what is drawn. */
 void colour_sweep(int64_t num_chains, int64_t num_sites, int64_t num_neighbours, int64_t num_colours,
                   const int64_t *ends, const int32_t *order, const int32_t *neighbours, const float *rows,
                   const float *bias, const float *reference, const float *scale, const int64_t *seeds, float *restrict prob,
@@ -149,16 +172,12 @@ void colour_sweep(int64_t num_chains, int64_t num_sites, int64_t num_neighbours,
                 const float *row = rows + k * num_sites;
                 for (int64_t j = begin; j < end; j++) prob[j] += row[j] * x[at[j]];
             }
-            for (int64_t j = begin; j < end; j++) {
-                float logit = scale[b] * prob[j] + reference[j];
-                float tail = exp_of_negative(-fabsf(logit));
-                prob[j] = (logit >= 0 ? 1.0f : tail) / (1.0f + tail);
-            }
+            for (int64_t j = begin; j < end; j++) prob[j] = scale[b] * prob[j] + reference[j];
             for (int64_t j = begin; j < end; j += LANES) {
-                float uniform[LANES];
-                next_uniform(&lanes, uniform);
-                int64_t num = end - j < LANES ? end - j : LANES;
-                for (int64_t i = 0; i < num; i++) prob[j + i] = uniform[i] < prob[j + i];
+                if (end - j >= LANES)
+                    draw_sites(&lanes, LANES, prob + j);
+                else
+                    draw_sites(&lanes, end - j, prob + j);
             }
             float changed = 0;
             for (int64_t j = begin; j < end; j++) {
