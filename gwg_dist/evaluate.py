@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from gwg_dist.batch import weighted_mean
 from gwg_dist.callbacks import Interruption, assess_module, console, make_progress
 from gwg_dist.cli import run_command
 from gwg_dist.distributed import rank, world_size
@@ -129,8 +130,9 @@ def exact_values(loaded: LoadedRun) -> dict[str, float]:
     module = loaded.module.cpu()
     log_z = exact_log_z(module.target)
     values = {"log_z": log_z}
-    for name, codes in (("val", loaded.data.splits.validation), ("test", loaded.data.splits.test)):
-        values[name] = float(unnormalised_log_prob(module.target, codes).mean()) - log_z
+    for name, split in (("val", "validation"), ("test", "test")):
+        codes, weights = loaded.data.splits.parts[split]
+        values[name] = float(weighted_mean(unnormalised_log_prob(module.target, codes), weights)) - log_z
     return values
 
 

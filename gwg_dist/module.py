@@ -17,14 +17,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from gwg_dist.chains import ChainBuffer, ChainSource
+from gwg_dist.batch import Batch
+from gwg_dist.chains import ChainBuffer, ChainSource, DataChains
 from gwg_dist.data import DiscreteData
 from gwg_dist.distributed import any_rank, from_rank_0, gather_rows, rank, world_size
 from gwg_dist.energies import Energy
 from gwg_dist.errors import InputError
-from gwg_dist.objectives import ContrastiveDivergence, Objective
+from gwg_dist.objectives import ContrastiveDivergence, Objective, ObjectiveResult
 from gwg_dist.reference import Reference
-from gwg_dist.samplers import GWG, Sampler, Target, run_chain
+from gwg_dist.samplers import GWG, ChainResult, Sampler, Target, run_chain
 from gwg_dist.samplers.run import BACKENDS
 from gwg_dist.seeding import make_generator
 
@@ -36,17 +37,30 @@ class IterationStats(NamedTuple):
 
     Args:
         loss: with its penalties.
-        energy_gap: mean E of the chains minus mean E of the data, nats.
-        energy_data: mean E of the data, nats.
+        energy_data: weighted mean E of the data, nats.
+        energy_gap: mean E of the chains minus ``energy_data``, nats. This and what follows is None without chains.
         accept_prob: mean over steps and chains.
         hops: mean number of sites changed a step.
     """
 
     loss: Tensor
-    energy_gap: Tensor
     energy_data: Tensor
-    accept_prob: Tensor
-    hops: Tensor
+    energy_gap: Tensor | None = None
+    accept_prob: Tensor | None = None
+    hops: Tensor | None = None
+
+    @classmethod
+    def of(cls, result: ObjectiveResult, batch: Batch, chain: ChainResult | None) -> IterationStats:
+        energy_data = (batch.weights.to(result.energy_data.dtype) * result.energy_data).mean()
+        stats = cls(result.loss.detach(), energy_data)
+        if chain is None or result.energy_model is None:
+            return stats
+        gap = result.energy_model.mean() - energy_data
+        return stats._replace(energy_gap=gap, accept_prob=chain.accept_prob.mean(), hops=chain.hops.mean())
+
+    def known(self) -> dict[str, Tensor]:
+        """By name, without what is None."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
 
 
 class EBMModule(LightningModule):
@@ -55,7 +69,7 @@ class EBMModule(LightningModule):
     Args:
         energy: E.
         sampler: the kernel that moves the chains; GWG() where none is given.
-        chains: where they start; ChainBuffer() where none is given.
+        chains: where they start; ChainBuffer() where none is given. An objective without chains has no use for it.
         objective: the loss; ContrastiveDivergence() where none is given.
         num_steps: kernel transitions an iteration.
         learning_rate: of the optimizer, after the warm-up.
@@ -98,8 +112,10 @@ class EBMModule(LightningModule):
         self.reference = Reference(self.space, smoothing=smoothing)
         self.target = Target(self.energy, self.reference)
         self.sampler = sampler if sampler is not None else GWG()
-        self.chains = chains if chains is not None else ChainBuffer()
         self.objective = objective if objective is not None else ContrastiveDivergence()
+        self.chains = chains if chains is not None else ChainBuffer()
+        if not self.objective.needs_chains:
+            self.chains = DataChains()  # keeps nothing
         self.num_steps = num_steps
         self.learning_rate = learning_rate
         self.warmup_iterations = warmup_iterations
@@ -112,31 +128,26 @@ class EBMModule(LightningModule):
 
     # -- the method -----------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        """One iteration: chains move, then the loss of data against chains. ``batch`` holds codes ``(share, D)``."""
-        dtype = self.reference.weights.dtype
-        start = self.chains.start(batch, generator=self.generator)
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One iteration: chains move where the objective needs them, then the loss of this rank's share."""
+        chain = self._move_chains(batch) if self.objective.needs_chains else None
+        x_model = None if chain is None else chain.x
+        result = self.objective(self.target, batch, x_model, generator=self.generator)
+        self.stats = IterationStats.of(result, batch, chain)
+        every = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        if every and (self.global_step + 1) % every == 0:  # Lightning's log takes longer than a step of a small model
+            self.log_dict({f"train/{name}": value for name, value in self.stats.known().items()})
+        # DDP averages over ranks; shares may differ by one, so each loss counts by its share of the global batch.
+        return result.loss * (len(batch.codes) * world_size() / self.data.batch_size)
+
+    def _move_chains(self, batch: Batch) -> ChainResult:
+        start = self.chains.start(batch.codes, generator=self.generator)
         chain = run_chain(
-            self.sampler, self.target, self.space.encode(start.codes, dtype),
+            self.sampler, self.target, self.target.encode(start.codes),
             num_steps=self.num_steps, generator=self.generator, backend=self.backend,
         )  # fmt: skip
         self.chains.keep(start, self.space.decode(chain.x))
-
-        x_data = self.space.encode(batch, dtype)
-        result = self.objective(self.energy, x_data, chain.x)
-
-        self.stats = IterationStats(
-            loss=result.loss.detach(),
-            energy_gap=result.energy_model.mean() - result.energy_data.mean(),
-            energy_data=result.energy_data.mean(),
-            accept_prob=chain.accept_prob.mean(),
-            hops=chain.hops.mean(),
-        )
-        every = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
-        if every and (self.global_step + 1) % every == 0:  # Lightning's log takes longer than a step of a small model
-            self.log_dict({f"train/{name}": value for name, value in self.stats._asdict().items()})
-        # DDP averages over ranks; shares may differ by one, so each loss counts by its share of the global batch.
-        return result.loss * (len(batch) * world_size() / self.data.batch_size)
+        return chain
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         parameters = self.energy.parameters()

@@ -52,6 +52,18 @@ class Target:
         self.space = found
         self.short_cuts = True
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of points: that of the reference, else of the energy's first floating parameter, else float32."""
+        if self.reference is not None:
+            return self.reference.weights.dtype
+        parameters = self.energy.parameters() if isinstance(self.energy, nn.Module) else ()
+        return next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
+
+    def encode(self, codes: Tensor) -> Tensor:
+        """Codes ``(B, D)`` as floats of the target's dtype."""
+        return self.space.encode(codes, self.dtype)
+
     def frozen(self) -> Target:
         """The fastest exact target for many steps on the present weights: by its structure where the energy has one."""
         if not self.short_cuts or not offered(self.energy, "structure"):
@@ -70,18 +82,6 @@ class Target:
     def how(self) -> str:
         """How it is evaluated, in a word or two."""
         return "closed form" if self._has_closed_form() else "autograd"
-
-    def encode(self, codes: Tensor) -> Tensor:
-        """Codes ``(B, D)`` as floats in the precision of the model."""
-        return self.space.encode(codes, self.dtype)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The precision of the reference, else of the energy's first parameter, else float32."""
-        if self.reference is not None:
-            return self.reference.weights.dtype
-        parameters = self.energy.parameters() if isinstance(self.energy, nn.Module) else ()
-        return next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
 
     def f(self, x: Tensor) -> Tensor:
         """-E(x), ``(B,)`` nats, without a gradient."""

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from gwg_dist.batch import Batch
 from gwg_dist.callbacks import likelihood
 from gwg_dist.checkpoints import AtomicCheckpointIO
 from gwg_dist.distributed import rank
@@ -108,11 +109,15 @@ class Accepted(SurrogateGWG):
 
 
 class DataOnly(Objective):
-    """mean E(x+)^2: the same whatever the chains do."""
+    """mean_w E(x+)^2: the same whatever the chains do."""
 
-    def __call__(self, energy: Energy, x_data: Tensor, x_model: Tensor) -> ObjectiveResult:
-        energy_data, energy_model = energy(torch.cat([x_data, x_model])).split([len(x_data), len(x_model)])
-        loss = energy_data.square().mean() + 0 * energy_model.sum()
+    def __call__(
+        self, target: Target, batch: Batch, x_model: Tensor | None, *, generator: torch.Generator
+    ) -> ObjectiveResult:
+        assert x_model is not None
+        x_data = target.encode(batch.codes)
+        energy_data, energy_model = target.energy(torch.cat([x_data, x_model])).split([len(x_data), len(x_model)])
+        loss = (batch.weights * energy_data.square()).mean() + 0 * energy_model.sum()
         return ObjectiveResult(loss, energy_data.detach(), energy_model.detach())
 
 

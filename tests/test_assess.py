@@ -30,7 +30,7 @@ def made_up(log_weights: torch.Tensor) -> Assessment:
 def test_likelihoods_are_those_of_the_exact_model() -> None:
     target = make_target(Binary(6), "rbm", strength=0.7)
     codes = target.space.uniform_codes(60, generator=torch.Generator().manual_seed(0))
-    splits = {"val": codes[:20], "test": codes[20:], "none": codes[:0]}
+    splits = {"val": (codes[:20], None), "test": (codes[20:], None), "none": (codes[:0], None)}
     found = assess(target, GWG(), splits, AISSettings(500, 100), generator=torch.Generator().manual_seed(1))
     assert list(found.likelihoods) == list(found.reference) == ["val", "test"]
     assert not found.collapsed
@@ -46,7 +46,7 @@ def test_likelihoods_are_those_of_the_exact_model() -> None:
 
 def test_all_at_once_and_from_an_estimate_is_the_same() -> None:
     target, settings = make_target(Binary(6)), AISSettings(20, 30, "sigmoid")
-    splits = {"test": target.space.all_codes()[:9]}
+    splits = {"test": (target.space.all_codes()[:9], None)}
     once = assess(target, GWG(), splits, settings, generator=torch.Generator().manual_seed(1))
     estimate = ais(
         target, GWG(), generator=torch.Generator().manual_seed(1), num_chains=20, num_temperatures=30,

@@ -1,12 +1,14 @@
 """Data sets: what they hold, that a batch depends on (seed, iteration) alone, and what bad files get."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
-from gwg_dist.data import MNIST, Arrays, Digits, DiscreteData, IsingSamples
+from gwg_dist.data import MNIST, Arrays, Digits, DiscreteData, IsingSamples, Splits
 from gwg_dist.energies import IsingTorusEnergy
 from gwg_dist.errors import InputError
 from gwg_dist.evaluation import exact_log_prob
@@ -32,7 +34,7 @@ def test_dynamic_and_static_binarisation_have_the_grey_mean() -> None:
     grey = Digits(binarization="none").splits.train.double().mean() / 16
     dynamic = Digits(binarization="dynamic")
     dynamic.setup("fit")
-    drawn = torch.cat([dynamic.batch(i) for i in range(24)]).double().mean()
+    drawn = torch.cat([dynamic.batch(i).codes for i in range(24)]).double().mean()
     static = Digits(binarization="static").splits.train.double().mean()
     assert abs(drawn - grey) < 0.01
     assert abs(static - grey) < 0.005
@@ -41,17 +43,17 @@ def test_dynamic_and_static_binarisation_have_the_grey_mean() -> None:
 def test_batches_are_a_function_of_seed_and_iteration() -> None:
     one, other = Digits(binarization="dynamic"), Digits(binarization="dynamic")
     for iteration in (0, 5, 11, 12, 13, 40):
-        assert torch.equal(one.batch(iteration), other.batch(iteration))
-    assert torch.equal(one.batch(5), other.batch(5))
-    assert not torch.equal(one.batch(5), one.batch(6))
+        assert torch.equal(one.batch(iteration).codes, other.batch(iteration).codes)
+    assert torch.equal(one.batch(5).codes, other.batch(5).codes)
+    assert not torch.equal(one.batch(5).codes, one.batch(6).codes)
     other.seed = 1
     other._order = None
-    assert not torch.equal(one.batch(5), other.batch(5))
+    assert not torch.equal(one.batch(5).codes, other.batch(5).codes)
 
 
 def test_an_epoch_takes_every_point_once() -> None:
     data = IsingSamples(shape=(4, 4), num_train=60, num_steps=1, batch_size=20)
-    epoch = torch.cat([data.batch(i) for i in (3, 4, 5)])
+    epoch = torch.cat([data.batch(i).codes for i in (3, 4, 5)])
     assert sorted(epoch.tolist()) == sorted(data.splits.train.tolist())
 
 
@@ -86,6 +88,11 @@ def test_a_protein_family(shared_data: Path) -> None:
     data = Arrays(str(shared_data / "family_DHFR.npz"), train="msa")
     assert data.space == Categorical(156, 21)
     assert sum(len(part) for part in data.splits) == 4107
+    weighted = Arrays(str(shared_data / "family_DHFR.npz"), train="msa", weights="weights")
+    assert torch.equal(weighted.splits.train, data.splits.train)
+    total = sum(float(weights.sum()) for _, weights in weighted.splits.parts.values() if weights is not None)
+    assert abs(total - 3629) < 1, "the effective number of sequences at 80 % identity"
+    assert (weighted.frequencies() - data.frequencies()).abs().max() > 1e-3
 
 
 def test_arrays_take_named_splits(tmp_path: Path) -> None:
@@ -97,6 +104,112 @@ def test_arrays_take_named_splits(tmp_path: Path) -> None:
     assert np.array_equal(data.splits.test.numpy().reshape(30, 2, 4), parts["x_test"])
     assert np.array_equal(data.splits.validation.numpy().reshape(20, 2, 4), parts["x_val"])
     assert len(data.splits.train) == 200
+
+
+def weighted_file(tmp_path: Path, num: int = 60) -> tuple[str, np.ndarray, np.ndarray]:
+    """A file whose points say their own number, and weights that differ by a factor of a hundred."""
+    x = (np.arange(num)[:, None] >> np.arange(6)) & 1
+    weights = np.random.default_rng(0).uniform(0.01, 1, num)
+    np.savez(tmp_path / "weighted.npz", x=x, weights=weights)
+    return str(tmp_path / "weighted.npz"), x, weights
+
+
+def numbers(codes: torch.Tensor) -> list[int]:
+    return (codes.long() << torch.arange(6)).sum(1).tolist()
+
+
+def test_weights_stay_with_their_points(tmp_path: Path) -> None:
+    """Through the shuffle, the cut and the batch."""
+    path, _, weights = weighted_file(tmp_path)
+    data = Arrays(path, train="x", weights="weights", batch_size=8)
+    seen = []
+    for points, theirs in data.splits.parts.values():
+        assert theirs is not None
+        np.testing.assert_array_equal(theirs, weights[numbers(points)])
+        seen += numbers(points)
+    assert sorted(seen) == list(range(60))
+    batch = data.batch(3)
+    expected = weights[numbers(batch.codes)]
+    np.testing.assert_allclose(batch.weights, expected / expected.mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("world", [1, 3])
+def test_weights_have_mean_one_over_all_ranks(tmp_path: Path, world: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What DDP averages, mean of w E times share over batch times ranks, is the weighted mean of the whole batch."""
+    path, _, weights = weighted_file(tmp_path)
+    data = Arrays(path, train="x", weights="weights", batch_size=10)
+    monkeypatch.setattr("gwg_dist.data.base.world_size", lambda: world)
+    energy, total, rows = np.random.default_rng(1).normal(size=60), 0.0, []
+    for rank in range(world):
+        monkeypatch.setattr("gwg_dist.data.base.rank", lambda rank=rank: rank)
+        codes, share = data.batch(2)
+        rows += numbers(codes)
+        local = float((share.double() * torch.from_numpy(energy[numbers(codes)])).mean())
+        total += local * len(codes) * world / 10 / world
+    assert len(rows) == 10
+    assert abs(total - np.average(energy[rows], weights=weights[rows])) < 1e-6
+
+
+def test_statistics_are_weighted(tmp_path: Path) -> None:
+    path, x, weights = weighted_file(tmp_path)
+    data = Arrays(path, train="x", weights="weights", batch_size=8)
+    rows = numbers(data.splits.train)
+    mean = np.average(x[rows], axis=0, weights=weights[rows])
+    np.testing.assert_allclose(data.frequencies()[:, 1], mean, rtol=0, atol=1e-12)
+    drawn = np.bincount(numbers(data.sample_codes(40_000)), minlength=60)[rows]
+    p_value = stats.chisquare(drawn, 40_000 * weights[rows] / weights[rows].sum()).pvalue
+    assert p_value > 1e-6
+    assert stats.chisquare(drawn).pvalue < 1e-6, "points drawn equally often would pass as well"
+
+
+def test_points_without_weight_are_not_learned_from(tmp_path: Path) -> None:
+    x, weights = (np.arange(60)[:, None] >> np.arange(6)) & 1, np.tile([0.0, 0.0, 1.0], 20)
+    np.savez(tmp_path / "zeros.npz", x=x, weights=weights)
+    data = Arrays(str(tmp_path / "zeros.npz"), train="x", weights="weights", batch_size=3)
+    for iteration in range(20):
+        batch = data.batch(iteration)
+        assert torch.equal(batch.weights, torch.ones(3))
+        assert (weights[numbers(batch.codes)] == 1).all()
+
+
+def test_no_weights_are_weights_of_one(tmp_path: Path) -> None:
+    """The same points, in the same order, of the same weight, bit for bit."""
+    path, x, _ = weighted_file(tmp_path)
+    np.savez(tmp_path / "ones.npz", x=x, weights=np.ones(60))
+    plain, ones = Arrays(path, train="x"), Arrays(str(tmp_path / "ones.npz"), train="x", weights="weights")
+    plain.batch_size = ones.batch_size = 8
+    for iteration in (0, 7):
+        for a, b in zip(plain.batch(iteration), ones.batch(iteration), strict=True):
+            assert torch.equal(a, b)
+    assert torch.equal(plain.batch(0).weights, torch.ones(8))
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (np.ones(59), r"array 'w' of .*x.npz must have shape \(60,\), one for each point, got \(59,\)"),
+        (np.ones((60, 2)), r"must have shape \(60,\).* got \(60, 2\)"),
+        (np.r_[np.ones(59), -1], "must be finite and not negative, got values from -1.0 to 1.0"),
+        (np.r_[np.ones(59), np.nan], "must be finite and not negative"),
+        (np.zeros(60), "must not all be zero"),
+        (np.full(60, "a"), "array 'w' of .*x.npz must hold numbers, got <U1"),
+    ],
+)
+def test_bad_weights_name_file_and_field(weights: np.ndarray, message: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=np.zeros((60, 4), dtype=int), w=weights)
+    with pytest.raises(InputError, match=f"data.weights: .*{message}"):
+        Arrays(str(tmp_path / "x.npz"), train="x", weights="w")
+    with pytest.raises(InputError, match=r"data.weights: .*x.npz has no array 'v'; it has w, x"):
+        Arrays(str(tmp_path / "x.npz"), train="x", weights="v")
+
+
+def test_a_data_sets_own_weights_are_checked() -> None:
+    class Mine(Digits):
+        def load(self) -> Splits:
+            return replace(super().load(), test_weights=torch.ones(3))
+
+    with pytest.raises(InputError, match=r"data Mine: test weights must have shape \(360,\).* got \(3,\)"):
+        _ = Mine().splits
 
 
 def test_bad_files_name_file_and_field(tmp_path: Path) -> None:

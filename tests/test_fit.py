@@ -281,3 +281,52 @@ def test_an_energy_and_objective_of_the_users_own(tmp_path: Path) -> None:
     fit.main([*args, f"--run_dir={tmp_path / 'run'}", "--trainer.max_steps=3", "--evaluation.every=0",
               "--evaluation.final_temperatures=3", "--trainer.accelerator=cpu"])  # fmt: skip
     assert checkpoint(tmp_path / "run/last.ckpt")["gwg_dist"]["energy"] == "Pairs"
+
+
+@pytest.fixture(scope="module")
+def without_chains(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """100 iterations of pseudo-likelihood on digits."""
+    run_dir = tmp_path_factory.mktemp("pseudo") / "run"
+    return run_fit(run_dir, *PSEUDO, "--trainer.max_steps=100")
+
+
+PSEUDO = ["--model.objective=PseudoLikelihood", "--model.objective.num_sites=20", "--evaluation.every=50",
+          "--evaluation.num_temperatures=100", "--evaluation.final_temperatures=300", "--model.learning_rate=0.05",
+          "--ema.decay=0.9"]  # fmt: skip
+
+
+def test_a_run_without_chains_learns_and_is_evaluated(without_chains: Path) -> None:
+    results = json.loads((without_chains / "results.json").read_text())
+    assert results["likelihood"]["test"]["mean"] > results["reference"]["test"] + 0.5
+    last = checkpoint(without_chains / "last.ckpt")
+    assert last["global_step"] == 100
+    assert last["chains"]["packed"] is None
+    header, *rows = (without_chains / "metrics/from_0000000/metrics.csv").read_text().splitlines()
+    assert rows
+    assert "train/loss" in header
+    assert "gap" not in header
+    assert not (without_chains / "samples.png").exists()
+
+
+def test_a_run_without_chains_goes_on_bit_for_bit(without_chains: Path, tmp_path: Path) -> None:
+    run_fit(tmp_path / "run", *PSEUDO, "--trainer.max_steps=61")
+    os.environ.pop("GWG_DIST_RUN_DIR", None)
+    fit.main(["--resume", str(tmp_path / "run"), "--trainer.max_steps=100"])
+    assert_same_state(tmp_path / "run/last.ckpt", without_chains / "last.ckpt")
+
+
+def test_samples_of_a_run_without_chains_start_at_the_reference(
+    without_chains: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = fails(sample.main, [str(without_chains), "--num=3"], capsys)
+    assert "keeps 0 chains, fewer than 3: use --start reference" in message
+    sample.main([str(without_chains), "--num=3", "--num_steps=5", "--start=reference"])
+    assert np.load(without_chains / "samples-3.npz")["x"].shape == (3, 8, 8)
+
+
+def test_gradients_that_are_not_numbers_stop_a_run_without_chains(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["--model.energy=tests.plugins.Exploding", "--model.learning_rate=1", "--trainer.accelerator=cpu", *PSEUDO]
+    message = fails(fit.main, [*args, "--trainer.max_steps=20", f"--run_dir={tmp_path / 'run'}"], capsys, code=3)
+    assert "the gradient is not finite" in message

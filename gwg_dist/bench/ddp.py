@@ -17,6 +17,7 @@ from rich.table import Table
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
+from gwg_dist.batch import Batch
 from gwg_dist.callbacks import console
 from gwg_dist.energies import ResNetEnergy
 from gwg_dist.objectives import ContrastiveDivergence
@@ -88,7 +89,9 @@ def _work(rank: int, num: int, backend: str, port: int, iterations: int, answer:
     model = DistributedDataParallel(energy, device_ids=[rank] if device.type == "cuda" else None)
     optimizer = torch.optim.Adam(energy.parameters(), lr=1e-5)
     generator = torch.Generator(device).manual_seed(rank)
-    data, x = (SPACE.encode(reference.sample(CHAINS, generator=generator)) for _ in range(2))
+    codes, start = (reference.sample(CHAINS, generator=generator) for _ in range(2))
+    batch, x = Batch(codes, torch.ones(CHAINS, device=device)), SPACE.encode(start)
+    learned = Target(model, reference, space=SPACE)  # its gradients are averaged over processes
     gradient = torch.zeros(sum(parameter.numel() for parameter in energy.parameters()), device=device)
     times, reduces = [], []
     for _ in range(iterations + 3):
@@ -96,7 +99,7 @@ def _work(rank: int, num: int, backend: str, port: int, iterations: int, answer:
         start = time.perf_counter()
         x = run_chain(GWG(), target, x, num_steps=STEPS, generator=generator).x
         optimizer.zero_grad()
-        objective(model, data, x).loss.backward()  # pyright: ignore[reportArgumentType]
+        objective(learned, batch, x, generator=generator).loss.backward()
         optimizer.step()
         times.append(_since(start, device))
         dist.barrier()

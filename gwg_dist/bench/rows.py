@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from gwg_dist.batch import Batch
 from gwg_dist.bench.measure import Row, Sides, has_bfloat16
 from gwg_dist.bench.published import PublishedStep
 from gwg_dist.chains import ChainBuffer
@@ -120,13 +121,14 @@ class Stepper:
 def pcd_sides(model: Model, sampler: Sampler, num_steps: int, backend: str) -> Sides:
     """Chains moved, the loss of data against chains, its gradient, Adam."""
     objective, published = ContrastiveDivergence(), model.published()
-    data = model.energy.space.encode(model.reference.sample(len(model.x), generator=model.generator))
+    codes = model.reference.sample(len(model.x), generator=model.generator)
+    batch = Batch(codes, torch.ones(len(codes), device=codes.device))
     optimizer = torch.optim.Adam(model.energy.parameters(), lr=1e-5)
     transitions = num_steps // (sampler.block if isinstance(sampler, SurrogateGWG) else 1)
 
     def learn(x: Tensor) -> None:
         optimizer.zero_grad()
-        objective(model.energy, data, x).loss.backward()
+        objective(model.target, batch, x, generator=model.generator).loss.backward()
         optimizer.step()
 
     def ours() -> None:

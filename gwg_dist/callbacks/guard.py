@@ -25,7 +25,8 @@ class DivergenceGuard(Callback):
     Two causes. The gradient is not finite. Or the energy gap, mean E of the chains minus mean E of the data, smoothed
     over some ten checks, is above max_gap or below -100 max_gap. For chains that follow their model the gap is
     E_data[log p - log ref] - KL(p | ref) <= -E_data[log ref] <= D log K, the last for a reference fitted to the data.
-    There is no such bound below; a gap a hundred times as large there is taken as running away.
+    There is no such bound below; a gap a hundred times as large there is taken as running away. Without chains there is
+    no gap, and the gradient alone is looked at.
 
     Args:
         max_gap: nats; 0 takes D log K.
@@ -59,7 +60,8 @@ class DivergenceGuard(Callback):
         if trainer.global_step % self.check_every:
             return
         assert isinstance(pl_module, EBMModule)
-        assert pl_module.stats is not None
+        if pl_module.stats is None or pl_module.stats.energy_gap is None:
+            return
         gap = float(all_sum(pl_module.stats.energy_gap)) / world_size()
         self._gap = SMOOTHING * self._gap + (1 - SMOOTHING) * gap
         space = pl_module.space

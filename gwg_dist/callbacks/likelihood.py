@@ -79,9 +79,9 @@ def assess_module(
         return assessment_of(ais_result(space, point), target, held_out(splits))
 
 
-def held_out(splits: Splits) -> dict[str, Tensor]:
-    """The data that a model is assessed on, codes ``(N, D)`` under the names that metrics have."""
-    return {"val": splits.validation, "test": splits.test}
+def held_out(splits: Splits) -> dict[str, tuple[Tensor, Tensor | None]]:
+    """The data that a model is assessed on, codes ``(N, D)`` and weights, under the names that metrics have."""
+    return {"val": splits.parts["validation"], "test": splits.parts["test"]}
 
 
 class AISLikelihood(Callback):

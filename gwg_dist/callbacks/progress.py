@@ -55,7 +55,10 @@ def track(progress: Progress | None, description: str, total: int) -> Iterator[C
 
 
 class TrainingProgress(ProgressBar):
-    """Iterations with loss, energy gap (nats), acceptance, hops a step, MCMC steps a second, time left."""
+    """Iterations with loss, energy gap (nats), acceptance, hops a step, MCMC steps a second, time left.
+
+    Without chains: the loss, iterations a second, time left.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,8 +88,7 @@ class TrainingProgress(ProgressBar):
             return
         self._shown = now
         step, since = self._last
-        num_steps = pl_module.num_steps if isinstance(pl_module, EBMModule) else 1
-        rate = (trainer.global_step - step) * num_steps / max(now - since, 1e-9)
+        rate = (trainer.global_step - step) / max(now - since, 1e-9)
         text = self._text(pl_module, rate)
         self.progress.update(self._task, completed=trainer.global_step, text=text)
         if now - self._line >= LINE_SECONDS:
@@ -114,9 +116,14 @@ class TrainingProgress(ProgressBar):
             self.progress = None
 
     def _text(self, module: LightningModule, rate: float) -> str:
-        stats = module.stats._asdict() if isinstance(module, EBMModule) and module.stats is not None else {}
+        if not isinstance(module, EBMModule) or module.stats is None:
+            return ""
+        stats = module.stats.known()
         parts = [form.format(float(stats[name])) for name, form in SHOWN.items() if name in stats]
-        return "  ".join([*parts, f"{rate:.0f} steps/s"])
+        steps = (
+            f"{rate * module.num_steps:.0f} steps/s" if module.objective.needs_chains else f"{rate:.1f} iterations/s"
+        )
+        return "  ".join([*parts, steps])
 
 
 def progress_of(trainer: Trainer) -> Progress | None:

@@ -1,9 +1,10 @@
 """Data sets: one file each."""
 
+from gwg_dist.batch import Batch
 from gwg_dist.data.arrays import Arrays
 from gwg_dist.data.base import DiscreteData, Splits
 from gwg_dist.data.digits import Digits
 from gwg_dist.data.ising import IsingSamples
 from gwg_dist.data.mnist import MNIST
 
-__all__ = ["MNIST", "Arrays", "Digits", "DiscreteData", "IsingSamples", "Splits"]
+__all__ = ["MNIST", "Arrays", "Batch", "Digits", "DiscreteData", "IsingSamples", "Splits"]

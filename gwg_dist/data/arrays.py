@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from gwg_dist.data.base import DiscreteData, Splits, split_rows
+from gwg_dist.data.base import DiscreteData, Splits, check_weights, split_rows
 from gwg_dist.data.files import read_arrays
 from gwg_dist.errors import InputError
 from gwg_dist.spaces import Binary, Categorical, Space
@@ -23,6 +25,8 @@ class Arrays(DiscreteData):
         train: name of the training array; None takes the only array, or else x_train, train or x.
         validation: name of the validation array; None cuts ``held_out`` of the training points.
         test: name of the test array; None cuts as many again.
+        weights: name of an array (N,) of the file, one non-negative number for each point of the training array;
+            points that are cut from it take theirs along. None counts every point once.
         num_categories: K; None takes the largest value found plus one, at least 2. K = 2 is a Binary space.
         held_out: fraction for each split that is cut.
 
@@ -38,6 +42,7 @@ class Arrays(DiscreteData):
         train: str | None = None,
         validation: str | None = None,
         test: str | None = None,
+        weights: str | None = None,
         num_categories: int | None = None,
         held_out: float = 0.1,
     ) -> None:
@@ -52,6 +57,7 @@ class Arrays(DiscreteData):
         if any(part.shape[1:] != found[0].shape[1:] for part in found):
             shapes = ", ".join(str(part.shape) for part in found)
             raise InputError(f"data.path: the arrays of {path} must agree in all axes but the first, got {shapes}")
+        self._weights = None if weights is None else self._numbers(arrays, weights, len(found[0]))
         largest = max(int(part.max()) for part in found)
         space = self._space(shape, largest, num_categories)
         super().__init__(space, batch_size=batch_size)
@@ -66,10 +72,10 @@ class Arrays(DiscreteData):
         train, validation, test = self._parts
         assert train is not None
         num = max(round(self.held_out * len(train)), 1)
-        cut = split_rows(train, num if validation is None else 0, num if test is None else 0)
-        return Splits(
-            cut.train, cut.validation if validation is None else validation, cut.test if test is None else test
-        )
+        cut = split_rows(train, num if validation is None else 0, num if test is None else 0, weights=self._weights)
+        if validation is not None:
+            cut = replace(cut, validation=validation, validation_weights=None)
+        return cut if test is None else replace(cut, test=test, test_weights=None)
 
     def _main_array(self, arrays: dict[str, np.ndarray]) -> str:
         if len(arrays) == 1:
@@ -97,6 +103,20 @@ class Arrays(DiscreteData):
         if array.max() >= MAX_CATEGORIES:
             raise InputError(f"{where} must hold integers below {MAX_CATEGORIES}, got a largest value of {array.max()}")
         return array.astype(np.int64)
+
+    def _numbers(self, arrays: dict[str, np.ndarray], name: str, num: int) -> Tensor:
+        if name not in arrays:
+            raise InputError(
+                f"data.weights: {self.path} has no array {name!r}; it has {', '.join(sorted(arrays)) or 'none'}"
+            )
+        if arrays[name].dtype.kind not in "iufb":
+            raise InputError(f"data.weights: array {name!r} of {self.path} must hold numbers, got {arrays[name].dtype}")
+        weights = torch.from_numpy(arrays[name].astype(np.float64))
+        try:
+            check_weights(weights, num, f"array {name!r} of {self.path}")
+        except ValueError as error:
+            raise InputError(f"data.weights: {error}") from error
+        return weights
 
     def _space(self, shape: tuple[int, ...], largest: int, num_categories: int | None) -> Space:
         categories = max(largest + 1, 2) if num_categories is None else num_categories

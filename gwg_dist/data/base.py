@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from gwg_dist.batch import Batch, weighted_mean
 from gwg_dist.distributed import rank, share, world_size
 from gwg_dist.errors import InputError
 from gwg_dist.seeding import make_generator
@@ -27,12 +28,38 @@ FIXED_SEED = 0
 BINARIZATIONS = ("dynamic", "static", "threshold")
 
 
-class Splits(NamedTuple):
-    """Three sets, each ``(N, D)``: codes, or intensities in [0, 1] for training images binarised anew each batch."""
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Three sets of points; iterating gives the three. A weight says how many points one stands for.
+
+    Args:
+        train: ``(N, D)`` codes, or intensities in [0, 1] of images that are binarised anew in every batch.
+        validation: ``(N, D)`` codes.
+        test: ``(N, D)`` codes.
+        train_weights: ``(N,)`` of the training points, not negative; None where each counts once. Their scale does not
+            matter.
+        validation_weights: ``(N,)``, likewise.
+        test_weights: ``(N,)``, likewise.
+    """
 
     train: Tensor
     validation: Tensor
     test: Tensor
+    train_weights: Tensor | None = None
+    validation_weights: Tensor | None = None
+    test_weights: Tensor | None = None
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter((self.train, self.validation, self.test))
+
+    @property
+    def parts(self) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """Points and weights by the name of the split."""
+        return {
+            "train": (self.train, self.train_weights),
+            "validation": (self.validation, self.validation_weights),
+            "test": (self.test, self.test_weights),
+        }
 
 
 class DiscreteData(LightningDataModule, ABC):
@@ -68,12 +95,15 @@ class DiscreteData(LightningDataModule, ABC):
     def splits(self) -> Splits:
         if self._splits is None:
             splits = self.load()
-            for name, codes in zip(Splits._fields, splits, strict=True):
-                try:
-                    if not codes.is_floating_point():
-                        self.space.check_codes(codes, f"{name} data")
-                except ValueError as error:
-                    raise InputError(f"data {type(self).__name__}: {error}") from error
+            try:
+                for name, (points, weights) in splits.parts.items():
+                    if not points.is_floating_point():
+                        self.space.check_codes(points, f"{name} data")
+                    if weights is not None and len(points):
+                        check_weights(weights, len(points), f"{name} weights")
+            except ValueError as error:
+                raise InputError(f"data {type(self).__name__}: {error}") from error
+            splits = without_weightless(splits)
             if len(splits.train) < self.batch_size:
                 raise InputError(
                     f"batch_size must be at most the {len(splits.train)} training points, got {self.batch_size}"
@@ -89,21 +119,30 @@ class DiscreteData(LightningDataModule, ABC):
         return points
 
     def sample_codes(self, num: int) -> Tensor:
-        """``num`` training points drawn with replacement, always the same ones for the same ``seed``."""
+        """``num`` training points drawn with replacement by their weights, the same ones for the same ``seed``."""
         generator = make_generator(self.seed, "data sample")
-        return self.train_codes(torch.randint(len(self.splits.train), (num,), generator=generator), generator)
+        weights = self.splits.train_weights
+        if weights is None:
+            rows = torch.randint(len(self.splits.train), (num,), generator=generator)
+        else:
+            edges = weights.double().cumsum(0)
+            rows = torch.searchsorted(
+                edges, edges[-1] * torch.rand(num, generator=generator, dtype=edges.dtype), right=True
+            )
+            rows.clamp_(max=len(edges) - 1)
+        return self.train_codes(rows, generator)
 
     def frequencies(self) -> Tensor:
-        """How often each site of the training points takes each category, ``(D, K)`` float64."""
-        train = self.splits.train
+        """The weighted share of the training points that take each category at each site, ``(D, K)`` float64."""
+        train, weights = self.splits.train, self.splits.train_weights
         if train.is_floating_point():
-            mean = train.double().mean(0)
+            mean = weighted_mean(train.double(), weights)
             return torch.stack([1 - mean, mean], 1)
-        counts = [(train == k).double().mean(0) for k in range(self.space.num_categories)]
+        counts = [weighted_mean((train == k).double(), weights) for k in range(self.space.num_categories)]
         return torch.stack(counts, 1)
 
-    def batch(self, iteration: int) -> Tensor:
-        """This rank's share of the codes of an iteration, ``(share, D)``."""
+    def batch(self, iteration: int) -> Batch:
+        """This rank's share of an iteration's points, with weights of mean one over all ranks' points."""
         num_batches = len(self.splits.train) // self.batch_size
         epoch, index = divmod(iteration, num_batches)
         if self._order is None or self._order[0] != epoch:
@@ -111,50 +150,78 @@ class DiscreteData(LightningDataModule, ABC):
             self._order = (epoch, order)
         rows = self._order[1][index * self.batch_size : (index + 1) * self.batch_size]
         codes = self.train_codes(rows, make_generator(self.seed, "data noise", iteration))
-        return codes[share(self.batch_size, rank(), world_size())]
+        weights = torch.ones(len(rows))
+        if self.splits.train_weights is not None:
+            weights = self.splits.train_weights[rows].double()
+            weights = (weights / weights.mean()).float()
+        mine = share(self.batch_size, rank(), world_size())
+        return Batch(codes[mine], weights[mine])
 
     def setup(self, stage: str) -> None:
         del stage
         _ = self.splits
 
-    def train_dataloader(self) -> DataLoader[Tensor]:
+    def train_dataloader(self) -> DataLoader[Batch]:
         return DataLoader(_Iterations(self), batch_size=None)
 
 
-class _Iterations(IterableDataset[Tensor]):
+class _Iterations(IterableDataset[Batch]):
     """The endless stream of batches, from the trainer's current iteration on."""
 
     def __init__(self, data: DiscreteData) -> None:
         self.data = data
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Batch]:
         iteration = self.data.trainer.global_step if self.data.trainer is not None else 0
         while True:
             yield self.data.batch(iteration)
             iteration += 1
 
 
-def split_rows(points: Tensor, num_validation: int, num_test: int) -> Splits:
-    """Shuffle with the fixed seed, then cut: test first, validation next, the rest for training."""
-    points = points[torch.randperm(len(points), generator=make_generator(FIXED_SEED, "split"))]
-    test, validation, train = points.split([num_test, num_validation, len(points) - num_test - num_validation])
-    return Splits(train, validation, test)
+def check_weights(weights: Tensor, num: int, name: str = "weights") -> None:
+    """Raise ValueError unless ``weights`` holds ``num`` finite numbers, none negative and not all zero."""
+    if tuple(weights.shape) != (num,):
+        raise ValueError(f"{name} must have shape ({num},), one for each point, got {tuple(weights.shape)}")
+    if not torch.isfinite(weights.double()).all() or weights.min() < 0:
+        raise ValueError(f"{name} must be finite and not negative, got values from {weights.min()} to {weights.max()}")
+    if not weights.any():
+        raise ValueError(f"{name} must not all be zero")
+
+
+def without_weightless(splits: Splits) -> Splits:
+    """Leave out training points of weight zero, so that no batch consists of them alone."""
+    weights = splits.train_weights
+    if weights is None or weights.all():
+        return splits
+    return replace(splits, train=splits.train[weights > 0], train_weights=weights[weights > 0])
+
+
+def split_rows(points: Tensor, num_validation: int, num_test: int, *, weights: Tensor | None = None) -> Splits:
+    """Shuffle with the fixed seed, then cut: test first, validation next, the rest for training. Weights go along."""
+    order = torch.randperm(len(points), generator=make_generator(FIXED_SEED, "split"))
+    sizes = [num_test, num_validation, len(points) - num_test - num_validation]
+    test, validation, train = points[order].split(sizes)
+    if weights is None:
+        return Splits(train, validation, test)
+    test_weights, validation_weights, train_weights = weights[order].split(sizes)
+    return Splits(train, validation, test, train_weights, validation_weights, test_weights)
 
 
 def binarize(splits: Splits, binarization: str) -> Splits:
-    """Binary codes from intensities in [0, 1].
+    """Binary codes from intensities in [0, 1]; weights stay.
 
     "dynamic": training points stay intensities and are drawn anew in every batch; validation and test are drawn once.
     "static": all are drawn once, with the fixed seed. "threshold": 1 where the intensity is at least one half.
     """
     if binarization == "threshold":
-        return Splits(*((part >= 0.5).to(torch.uint8) for part in splits))
-    drawn = []
-    for name, part in zip(Splits._fields, splits, strict=True):
+        drawn = {name: (part >= 0.5).to(torch.uint8) for name, (part, _) in splits.parts.items()}
+        return replace(splits, **drawn)
+    drawn = {}
+    for name, (part, _) in splits.parts.items():
         generator = make_generator(FIXED_SEED, f"binarize {name}")
-        drawn.append((torch.rand(part.shape, generator=generator) < part).to(torch.uint8))
-    once = Splits(*drawn)
-    return once._replace(train=splits.train.float()) if binarization == "dynamic" else once
+        drawn[name] = (torch.rand(part.shape, generator=generator) < part).to(torch.uint8)
+    once = replace(splits, **drawn)
+    return replace(once, train=splits.train.float()) if binarization == "dynamic" else once
 
 
 def check_binarization(binarization: str, *more: str) -> None:

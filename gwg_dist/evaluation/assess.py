@@ -11,9 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gwg_dist.batch import weighted_mean
 from gwg_dist.evaluation.ais import AISResult, ais, beta_schedule
 from gwg_dist.evaluation.likelihood import Likelihood, log_likelihood
 from gwg_dist.samplers import Sampler, Target
+
+Weighted = tuple[Tensor, Tensor | None]
+"""Codes ``(N, D)`` and the weight of each point ``(N,)``; None counts every point once."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Assessment:
 def assess(
     target: Target,
     sampler: Sampler,
-    splits: Mapping[str, Tensor],
+    splits: Mapping[str, Weighted],
     settings: AISSettings,
     *,
     generator: torch.Generator,
@@ -87,7 +91,7 @@ def assess(
     Args:
         target: with a reference.
         sampler: leaves p_beta invariant for every beta.
-        splits: codes ``(N, D)`` by name; empty ones are left out.
+        splits: codes ``(N, D)`` and their weights by name; empty ones are left out.
         settings: of the estimate.
         generator: this rank's own, on the device of the model.
         backend: see ``run_chain``.
@@ -102,8 +106,8 @@ def assess(
     return assessment_of(estimate, target, splits)
 
 
-def assessment_of(estimate: AISResult, target: Target, splits: Mapping[str, Tensor]) -> Assessment:
-    """What follows from an estimate of log Z of ``target`` for codes ``(N, D)`` by name; called on every rank.
+def assessment_of(estimate: AISResult, target: Target, splits: Mapping[str, Weighted]) -> Assessment:
+    """What follows from an estimate of log Z of ``target`` for codes and weights by name; called on every rank.
 
     Raises:
         ValueError: a target without a reference.
@@ -112,12 +116,12 @@ def assessment_of(estimate: AISResult, target: Target, splits: Mapping[str, Tens
     if reference is None:
         raise ValueError("an assessment needs a target with a reference to compare the model with")
     likelihoods, by_reference = {}, {}
-    for name, codes in splits.items():
+    for name, (codes, weights) in splits.items():
         if len(codes):
             codes = codes.to(reference.weights.device)
-            likelihoods[name] = log_likelihood(target, codes, estimate)
-            x = target.space.encode(codes, reference.weights.dtype)
-            by_reference[name] = float(reference.log_prob(x).double().mean())
+            likelihoods[name] = log_likelihood(target, codes, estimate, weights=weights)
+            log_prob = reference.log_prob(target.encode(codes)).double()
+            by_reference[name] = float(weighted_mean(log_prob, weights))
     return Assessment(estimate, likelihoods, by_reference)
 
 

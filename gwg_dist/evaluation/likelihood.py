@@ -15,7 +15,7 @@ from gwg_dist.target import Target
 
 
 class Likelihood(NamedTuple):
-    """Mean log p(x) over a data set, in nats.
+    """Mean log p(x) over a data set, in nats, by the points' weights.
 
     Args:
         mean: mean of log ref(x) - E(x) - log Z.
@@ -30,19 +30,33 @@ class Likelihood(NamedTuple):
     num: int
 
 
-def log_likelihood(target: Target, codes: Tensor, estimate: AISResult, *, batch_size: int = 500) -> Likelihood:
-    """The likelihood of codes ``(N, D)``; ranks share the work and are weighted by their true counts.
+def log_likelihood(
+    target: Target, codes: Tensor, estimate: AISResult, *, weights: Tensor | None = None, batch_size: int = 500
+) -> Likelihood:
+    """The likelihood of codes ``(N, D)``; ranks share the work.
+
+    With l_i the log-likelihood of point i and w_i its weight, the mean is m = sum w_i l_i / sum w_i and its standard
+    error sqrt(sum w_i^2 (l_i - m)^2) / sum w_i.
+
+    Args:
+        weights: ``(N,)``, not negative and not all zero; None counts every point once.
 
     Raises:
-        ValueError: no data.
+        ValueError: no data, or another number of weights.
     """
     if not len(codes):
         raise ValueError("a likelihood needs at least one data point, got none")
-    mine = codes[share(len(codes), rank(), world_size())]
-    values = unnormalised_log_prob(target, mine, batch_size=batch_size)
-    count, total, square = all_sum(
-        torch.stack([values.new_tensor(float(len(values))), values.sum(), values.square().sum()])
-    ).tolist()
-    mean = total / count
-    variance = max(square / count - mean**2, 0.0)
-    return Likelihood(mean - estimate.log_z, estimate.stderr, math.sqrt(variance / count), int(count))
+    if weights is not None and len(weights) != len(codes):
+        raise ValueError(f"weights must be one for each of the {len(codes)} points, got {len(weights)}")
+    mine = share(len(codes), rank(), world_size())
+    log_probs = unnormalised_log_prob(target, codes[mine], batch_size=batch_size)
+    w = torch.ones_like(log_probs) if weights is None else weights[mine].to(log_probs)
+    sums = torch.stack([
+        w.sum(), (w * log_probs).sum(),
+        w.square().sum(), (w.square() * log_probs).sum(), (w.square() * log_probs.square()).sum(),
+    ])  # fmt: skip
+    total, first, squares, first2, second2 = all_sum(sums).tolist()
+    mean = first / total
+    variance = max(second2 / squares - mean * (2 * first2 / squares - mean), 0.0)
+    effective = total**2 / squares  # of points: N where all weights are equal
+    return Likelihood(mean - estimate.log_z, estimate.stderr, math.sqrt(variance / effective), len(codes))

@@ -3,24 +3,49 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
-from gwg_dist.energies import Energy
+from gwg_dist.batch import Batch
+from gwg_dist.target import Target
 
 
 class ObjectiveResult(NamedTuple):
-    """``loss`` 0-d, to descend; the energies of the two batches, each ``(B,)`` nats and detached."""
+    """A loss and the energies it was made of.
+
+    Args:
+        loss: 0-d, to descend.
+        energy_data: E of the batch, ``(B,)`` nats, detached.
+        energy_model: E of the chains, ``(M,)`` nats, detached; None where there are no chains.
+    """
 
     loss: Tensor
     energy_data: Tensor
-    energy_model: Tensor
+    energy_model: Tensor | None = None
 
 
 class Objective(ABC):
-    """A loss of an energy and two batches of floats. It never sees a sampler."""
+    """A loss of a target and a batch and, where it says so, of points from the model's chains.
+
+    It never sees a sampler. A mean over the batch is the mean of weight times value, so that a loss of a rank's share
+    is that rank's part of the loss of the whole batch.
+    """
+
+    needs_chains: ClassVar[bool] = True
+    """Whether chains are to be moved for it. Where not, a run has none."""
 
     @abstractmethod
-    def __call__(self, energy: Energy, x_data: Tensor, x_model: Tensor) -> ObjectiveResult:
-        """The loss on points from the data and points from the model's chains. Both go through one forward."""
+    def __call__(
+        self, target: Target, batch: Batch, x_model: Tensor | None, *, generator: torch.Generator
+    ) -> ObjectiveResult:
+        """The loss, with a gradient in the parameters of the target's energy.
+
+        Args:
+            target: p(x) ∝ ref(x) exp(-E(x)); the reference is frozen.
+            batch: points of the data and their weights.
+            x_model: points of the model's chains as floats, ``(M, D)`` or ``(M, D, K)``; None where ``needs_chains`` is
+                False.
+            generator: of the loss's own randomness; it differs between ranks.
+        """
