@@ -8,7 +8,7 @@ The package is built in floors; imports point down only (``tests/test_architectu
     chains, objectives, evaluation, data    what a training run is made of
     energies, samplers, reference           models and kernels; they never import each other
     spaces, target, batch, seeding,         torch only
-    distributed, errors
+    distributed, updates, errors
 
 One sign convention everywhere: an energy returns E(x), low where x is probable, and
 p(x) = ref(x) exp(-E(x)) / Z. The flip to f(x) = -E(x) happens in ``gwg_dist.target`` and nowhere else.

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
@@ -25,9 +25,10 @@ from gwg_dist.energies import Energy
 from gwg_dist.errors import InputError
 from gwg_dist.objectives import ContrastiveDivergence, Objective, ObjectiveResult
 from gwg_dist.reference import Reference
-from gwg_dist.samplers import GWG, ChainResult, Sampler, Target, run_chain
+from gwg_dist.samplers import GWG, ChainResult, Sampler, Target
 from gwg_dist.samplers.run import BACKENDS
 from gwg_dist.seeding import make_generator
+from gwg_dist.updates import BeforeUpdate, make_optimizer
 
 NUM_DATA_STARTS = 10_000
 
@@ -72,9 +73,9 @@ class EBMModule(LightningModule):
         chains: where they start; ChainBuffer() where none is given. An objective without chains has no use for it.
         objective: the loss; ContrastiveDivergence() where none is given.
         num_steps: kernel transitions an iteration.
-        learning_rate: of the optimizer, after the warm-up.
+        learning_rate: of the optimizer after the warm-up, unless ``optimizer`` sets one of its own.
         warmup_iterations: the learning rate rises linearly over so many iterations.
-        optimizer: called with the parameters and ``lr``; Adam where none is given.
+        optimizer: makes it from the parameters; Adam where none is given.
         smoothing: of the reference, which is fitted to the training data and then frozen.
         backend: how chains are run, see ``plan_chains``: "auto", "plain", "eager", "compiled" or "graph".
         seed: of every random stream of the run.
@@ -130,7 +131,12 @@ class EBMModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One iteration: chains move where the objective needs them, then the loss of this rank's share."""
-        chain = self._move_chains(batch) if self.objective.needs_chains else None
+        chain = None
+        if self.objective.needs_chains:
+            chain = self.chains.advance(
+                self.sampler, self.target, batch,
+                num_steps=self.num_steps, generator=self.generator, backend=self.backend,
+            )  # fmt: skip
         x_model = None if chain is None else chain.x
         result = self.objective(self.target, batch, x_model, generator=self.generator)
         self.stats = IterationStats.of(result, batch, chain)
@@ -140,22 +146,21 @@ class EBMModule(LightningModule):
         # DDP averages over ranks; shares may differ by one, so each loss counts by its share of the global batch.
         return result.loss * (len(batch.codes) * world_size() / self.data.batch_size)
 
-    def _move_chains(self, batch: Batch) -> ChainResult:
-        start = self.chains.start(batch.codes, generator=self.generator)
-        chain = run_chain(
-            self.sampler, self.target, self.target.encode(start.codes),
-            num_steps=self.num_steps, generator=self.generator, backend=self.backend,
-        )  # fmt: skip
-        self.chains.keep(start, self.space.decode(chain.x))
-        return chain
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """The update; it is taken back on all ranks where the chains of any rank do not accept it."""
+        before = BeforeUpdate(self.trainer.optimizers[0]) if self.chains.may_veto else None
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if before is not None and any_rank(int(not self.chains.accepts(self.target)), self.device):
+            before.put_back()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        parameters = self.energy.parameters()
-        optimizer = (
-            torch.optim.Adam(parameters, lr=self.learning_rate)
-            if self.make_optimizer is None
-            else self.make_optimizer(parameters)
-        )
+        optimizer = make_optimizer(self.make_optimizer, self.energy.parameters(), self.learning_rate)
         self._learning_rates = [group["lr"] for group in optimizer.param_groups]
         return {
             "optimizer": optimizer,

@@ -66,7 +66,15 @@ class Reference(nn.Module):
 
     def sample(self, num: int, *, generator: torch.Generator) -> Tensor:
         """``num`` independent draws as codes, ``(num, D)``, on the generator's device."""
-        probs = self.probs.to(generator.device)
-        uniform = torch.rand(probs.shape[0], num, generator=generator, device=generator.device, dtype=probs.dtype)
+        return self.sample_sites(num, 0, self.space.num_sites, generator=generator)
+
+    def sample_sites(self, num: int, first: int, end: int, *, generator: torch.Generator) -> Tensor:
+        """The sites from ``first`` to before ``end`` of ``num`` independent draws, codes ``(num, sites)``.
+
+        The random numbers are taken site by site, so on a CPU calls for one range of sites after the other draw what
+        ``sample`` does.
+        """
+        probs = self.probs[first:end].to(generator.device)
+        uniform = torch.rand(len(probs), num, generator=generator, device=generator.device, dtype=probs.dtype)
         codes = torch.searchsorted(probs.cumsum(1), uniform, right=True)
         return codes.clamp_(max=self.space.num_categories - 1).to(self.space.code_dtype).T.contiguous()

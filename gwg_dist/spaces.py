@@ -87,6 +87,9 @@ class Space(ABC):
                 f"got values from {int(codes.min())} to {int(codes.max())}"
             )
 
+    sites_packed_together = 1
+    """Neighbouring sites in one packed integer. Ranges of so many sites can be packed alone and put together."""
+
     def check_points(self, x: Tensor, name: str = "x") -> None:
         """Raise ValueError unless ``x`` holds points as models see them, 0 or 1 ``(B, D)`` or one-hot ``(B, D, K)``."""
         sites = (self.num_sites,) if self.width == 1 else (self.num_sites, self.width)
@@ -219,9 +222,11 @@ class Binary(Space):
     def __repr__(self) -> str:
         return f"Binary({self.shape})"
 
+    sites_packed_together = 8
+
     def pack(self, codes: Tensor) -> Tensor:
         """Eight sites a byte, ``(B, ceil(D / 8))`` uint8; the first site is the lowest bit."""
-        padding = -self.num_sites % 8
+        padding = -codes.shape[1] % 8
         bits = torch.nn.functional.pad(codes.to(torch.uint8), (0, padding)).unflatten(1, (-1, 8))
         return (bits << _bit_positions(codes.device)).sum(-1, dtype=torch.uint8)
 

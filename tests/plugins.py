@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gwg_dist.batch import Batch
 from gwg_dist.callbacks import likelihood
+from gwg_dist.chains import DataChains
 from gwg_dist.checkpoints import AtomicCheckpointIO
 from gwg_dist.distributed import rank
 from gwg_dist.energies import Energy
@@ -119,6 +120,19 @@ class DataOnly(Objective):
         energy_data, energy_model = target.energy(torch.cat([x_data, x_model])).split([len(x_data), len(x_model)])
         loss = (batch.weights * energy_data.square()).mean() + 0 * energy_model.sum()
         return ObjectiveResult(loss, energy_data.detach(), energy_model.detach())
+
+
+class VetoEveryThird(DataChains):
+    """Does not accept every third update; only the last rank says so."""
+
+    may_veto = True
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def accepts(self, target: Target) -> bool:
+        self.asked += 1
+        return self.asked % 3 != 0 or self.rank != self.world_size - 1
 
 
 class Exploding(Energy):

@@ -9,7 +9,7 @@ import gwg_dist
 
 PACKAGE = Path(gwg_dist.__file__).parent
 FLOORS = [
-    {"seeding", "distributed", "errors", "batch"},
+    {"seeding", "distributed", "errors", "batch", "updates"},
     {"draws"},
     {"spaces"},
     {"structure", "reference"},

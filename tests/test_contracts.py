@@ -9,11 +9,12 @@ import pytest
 import torch
 
 import gwg_dist
-from gwg_dist.chains import ChainBuffer, ChainSource
+from gwg_dist.batch import Batch
+from gwg_dist.chains import ChainBuffer, ChainSource, Start, StartAndKeep
 from gwg_dist.energies import Energy, MLPEnergy, RBMEnergy, ResNetEnergy
 from gwg_dist.objectives import Objective
 from gwg_dist.reference import Reference
-from gwg_dist.samplers import Sampler, Target, run_chain
+from gwg_dist.samplers import GWG, ChainResult, Sampler, Target, run_chain
 from gwg_dist.spaces import Binary, Categorical, Space
 
 
@@ -195,15 +196,45 @@ def test_sampler_works_on_one_chain(cls: type[Sampler]) -> None:
 
 @pytest.mark.parametrize("cls", walk(ChainSource), ids=lambda c: c.__name__)
 @spaces
-def test_chain_source_gives_a_start_for_every_point(cls: type[ChainSource], space: Space) -> None:
+def test_chain_source_advances_a_chain_for_every_point(cls: type[ChainSource], space: Space) -> None:
     generator = torch.Generator().manual_seed(0)
     data = space.uniform_codes(10, generator=generator)
+    target = Target(build(MLPEnergy, space), Reference(space).double())
     source = cls()
     source.setup(space, Reference(space), data, generator=generator)
-    start = source.start(data, generator=generator)
-    space.check_codes(start.codes)
-    assert start.codes.shape == data.shape
-    source.keep(start, data)
+    batch = Batch(data, torch.ones(10))
+    chain = source.advance(GWG(), target, batch, num_steps=3, generator=generator)
+    assert chain.x.shape == target.encode(data).shape
+    assert chain.x.dtype == torch.float64
+    space.check_codes(space.decode(chain.x))
+    assert source.may_veto or source.accepts(target)
+
+
+@spaces
+def test_a_source_may_give_start_and_keep_or_advance_alone(space: Space) -> None:
+    """Chains that are started anew, and chains that move by themselves."""
+    kept: list[torch.Tensor] = []
+
+    class Zeros(StartAndKeep):
+        def start(self, data: torch.Tensor, *, generator: torch.Generator) -> Start:
+            return Start(torch.zeros_like(data), torch.arange(len(data)))
+
+        def keep(self, start: Start, codes: torch.Tensor) -> None:
+            kept.append(codes)
+
+    class TwoTemperatures(ChainSource):
+        def advance(self, kernel, target, batch, *, num_steps, generator, backend="auto") -> ChainResult:
+            x = target.encode(batch.codes)
+            hot = run_chain(kernel, target, x, num_steps=num_steps, generator=generator, beta=0.5)
+            return run_chain(kernel, target, hot.x, num_steps=num_steps, generator=generator)
+
+    generator = torch.Generator().manual_seed(0)
+    batch = Batch(space.uniform_codes(5, generator=generator), torch.ones(5))
+    target = Target(build(MLPEnergy, space))
+    chain = Zeros().advance(GWG(), target, batch, num_steps=2, generator=generator)
+    assert torch.equal(kept[0], space.decode(chain.x))
+    assert ((kept[0] != 0).sum(1) <= 2).all()
+    assert TwoTemperatures().advance(GWG(), target, batch, num_steps=2, generator=generator).x.shape == chain.x.shape
 
 
 def test_buffer_keeps_what_it_is_given() -> None:

@@ -4,8 +4,8 @@ Everything a sampler needs to know is the point it starts from, so CD-k, PCD and
 source holds x alone: values and gradients are evaluated afresh, because the weights have changed since.
 """
 
-from gwg_dist.chains.base import ChainSource, Start
+from gwg_dist.chains.base import ChainSource, Start, StartAndKeep
 from gwg_dist.chains.buffer import ChainBuffer
 from gwg_dist.chains.data import DataChains
 
-__all__ = ["ChainBuffer", "ChainSource", "DataChains", "Start"]
+__all__ = ["ChainBuffer", "ChainSource", "DataChains", "Start", "StartAndKeep"]

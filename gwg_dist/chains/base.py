@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from gwg_dist.batch import Batch
 from gwg_dist.reference import Reference
+from gwg_dist.samplers import ChainResult, Sampler, Target, run_chain
 from gwg_dist.spaces import Space
 
 
@@ -20,7 +22,10 @@ class Start(NamedTuple):
 
 
 class ChainSource(ABC):
-    """Gives a batch of chains its start and takes back its end."""
+    """Moves the chains of an iteration and keeps what it wants of them; it may veto an update of the weights."""
+
+    may_veto: ClassVar[bool] = False
+    """Whether ``accepts`` can say no. Only then are the weights of before the update kept until it was asked."""
 
     def setup(
         self,
@@ -39,12 +44,35 @@ class ChainSource(ABC):
         self.world_size = world_size
 
     @abstractmethod
-    def start(self, data: Tensor, *, generator: torch.Generator) -> Start:
-        """Where one chain per row of ``data``, codes ``(B, D)``, starts."""
+    def advance(
+        self,
+        kernel: Sampler,
+        target: Target,
+        batch: Batch,
+        *,
+        num_steps: int,
+        generator: torch.Generator,
+        backend: str = "auto",
+    ) -> ChainResult:
+        """Move the chains of this rank's iteration on the present weights, and keep them.
 
-    @abstractmethod
-    def keep(self, start: Start, codes: Tensor) -> None:
-        """Take the ends of the chains that began at ``start``."""
+        Args:
+            kernel: leaves ``target`` invariant.
+            target: the model.
+            batch: this rank's points of the data.
+            num_steps: transitions a chain.
+            generator: of this rank.
+            backend: how chains are run, see ``plan_chains``.
+        """
+
+    def accepts(self, target: Target) -> bool:
+        """Whether the chains can follow ``target``, whose weights have just been updated.
+
+        Asked on every rank after every update where ``may_veto`` is True. Where any rank says no, weights and optimizer
+        go back to what they were before the update, on all ranks.
+        """
+        del target
+        return True
 
     def gather(self) -> Tensor | None:
         """The packed chains of all ranks; called on every rank. None where nothing is kept."""
@@ -53,3 +81,32 @@ class ChainSource(ABC):
     def restore(self, packed: Tensor | None) -> None:
         """Take this rank's share of what ``gather`` returned, on any number of ranks."""
         del packed
+
+
+class StartAndKeep(ChainSource):
+    """A source whose chains are moved by the kernel alone: it says where they start and takes back their ends."""
+
+    @abstractmethod
+    def start(self, data: Tensor, *, generator: torch.Generator) -> Start:
+        """Where one chain per row of ``data``, codes ``(B, D)``, starts."""
+
+    @abstractmethod
+    def keep(self, start: Start, codes: Tensor) -> None:
+        """Take the ends of the chains that began at ``start``."""
+
+    def advance(
+        self,
+        kernel: Sampler,
+        target: Target,
+        batch: Batch,
+        *,
+        num_steps: int,
+        generator: torch.Generator,
+        backend: str = "auto",
+    ) -> ChainResult:
+        """As many chains as the batch has points, ``num_steps`` transitions each."""
+        start = self.start(batch.codes, generator=generator)
+        x = target.encode(start.codes)
+        chain = run_chain(kernel, target, x, num_steps=num_steps, generator=generator, backend=backend)
+        self.keep(start, target.space.decode(chain.x))
+        return chain

@@ -10,16 +10,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gwg_dist.chains.base import ChainSource, Start
+from gwg_dist.chains.base import Start, StartAndKeep
 from gwg_dist.distributed import gather_rows, share
 from gwg_dist.errors import InputError
 from gwg_dist.reference import Reference
 from gwg_dist.spaces import Space
 
 INITS = ("reference", "data", "uniform")
+PART = 2**23  # sites that are drawn at once: 64 MB of uniform numbers
 
 
-class ChainBuffer(ChainSource):
+class ChainBuffer(StartAndKeep):
     """Persistent chains (Tieleman, 2008), a batch of them moved in each iteration.
 
     A batch is drawn without replacement; each of its chains restarts with probability ``restart_prob`` at the
@@ -58,7 +59,7 @@ class ChainBuffer(ChainSource):
     ) -> None:
         super().setup(space, reference, data, generator=generator, rank=rank, world_size=world_size)
         mine = share(self.size, rank, world_size)
-        self.packed = space.pack(self._born(mine.stop - mine.start, data, generator))
+        self.packed = self._born(mine.stop - mine.start, data, generator)
 
     def start(self, data: Tensor, *, generator: torch.Generator) -> Start:
         """Raises ValueError where this rank's share of the buffer is smaller than its share of the batch."""
@@ -91,9 +92,25 @@ class ChainBuffer(ChainSource):
         self.packed = packed[share(self.size, self.rank, self.world_size)].to(self.packed.device)
 
     def _born(self, num: int, data: Tensor, generator: torch.Generator) -> Tensor:
+        """``num`` new chains, packed. Large numbers of them are made in parts, so that only packed they exist at once.
+
+        On a CPU the parts draw the very numbers of one draw. On CUDA that holds up to ``PART`` sites in all.
+        """
         if self.init == "reference":
-            return self.reference.sample(num, generator=generator)
+            return self._from_reference(num, generator)
+        counts = [len(rows) for rows in torch.arange(num).split(max(PART // self.space.num_sites, 1))]
         if self.init == "uniform":
-            return self.space.uniform_codes(num, generator=generator)
+            return torch.cat([self.space.pack(self.space.uniform_codes(n, generator=generator)) for n in counts])
         rows = torch.randint(len(data), (num,), generator=generator, device=generator.device)
-        return data.to(generator.device)[rows]
+        points = self.space.pack(data.to(generator.device))
+        return points[rows]
+
+    def _from_reference(self, num: int, generator: torch.Generator) -> Tensor:
+        """Some sites of all chains at a time, because that is the order of ``Reference.sample``."""
+        together, num_sites = self.space.sites_packed_together, self.space.num_sites
+        width = max(PART // max(num, 1) // together * together, together)
+        packed = torch.empty(num, -(-num_sites // together), dtype=self.space.code_dtype, device=generator.device)
+        for first in range(0, num_sites, width):
+            part = self.space.pack(self.reference.sample_sites(num, first, first + width, generator=generator))
+            packed[:, first // together : first // together + part.shape[1]] = part
+        return packed

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gwg_dist.chains.base import ChainSource, Start
+from gwg_dist.chains.base import Start, StartAndKeep
 
 
-class DataChains(ChainSource):
+class DataChains(StartAndKeep):
     """Contrastive divergence: every chain starts at a data point and nothing is kept (Hinton, 2002)."""
 
     def start(self, data: Tensor, *, generator: torch.Generator) -> Start:
