@@ -30,8 +30,9 @@ def made_up(log_weights: torch.Tensor) -> Assessment:
 def test_likelihoods_are_those_of_the_exact_model() -> None:
     target = make_target(Binary(6), "rbm", strength=0.7)
     codes = target.space.uniform_codes(60, generator=torch.Generator().manual_seed(0))
-    splits = {"val": (codes[:20], None), "test": (codes[20:], None), "none": (codes[:0], None)}
-    found = assess(target, GWG(), splits, AISSettings(500, 100), generator=torch.Generator().manual_seed(1))
+    splits = {"val": codes[:20], "test": codes[20:], "none": codes[:0]}
+    unweighted = {name: (part, None) for name, part in splits.items()}
+    found = assess(target, GWG(), unweighted, AISSettings(500, 100), generator=torch.Generator().manual_seed(1))
     assert list(found.likelihoods) == list(found.reference) == ["val", "test"]
     assert not found.collapsed
     for name, likelihood in found.likelihoods.items():
