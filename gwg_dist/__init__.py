@@ -5,13 +5,16 @@ The package is built in floors; imports point down only (``tests/test_architectu
     fit, evaluate, sample, bench,           command lines
     tune, launch, doctor
     module, callbacks, strategy             Lightning
+    testing                                 checks for kernels and energies of your own
     chains, objectives, evaluation, data    what a training run is made of
-    energies, samplers, reference           models and kernels; they never import each other
-    spaces, target, batch, seeding,         torch only
+    energies, samplers                      models and kernels; they never import each other
+    target                                  p_beta as a kernel sees it
+    structure, reference                    what an energy knows of itself; where annealing starts
+    spaces, draws, batch, seeding,          torch only
     distributed, updates, errors
 
 One sign convention everywhere: an energy returns E(x), low where x is probable, and
-p(x) = ref(x) exp(-E(x)) / Z. The flip to f(x) = -E(x) happens in ``gwg_dist.target`` and nowhere else.
+p(x) = ref(x) exp(-E(x)) / Z. ``gwg_dist.target`` flips it to f(x) = -E(x); a structure speaks of f from the start.
 """
 
 import os

@@ -94,8 +94,8 @@ class Space(ABC):
         """Raise ValueError unless ``x`` holds points as models see them, 0 or 1 ``(B, D)`` or one-hot ``(B, D, K)``."""
         sites = (self.num_sites,) if self.width == 1 else (self.num_sites, self.width)
         if not x.is_floating_point() or x.shape[1:] != sites:
-            expected = ", ".join(map(str, ("any", *sites)))
-            raise ValueError(f"{name} must be floats of shape ({expected}) for {self}, got {x.dtype} {tuple(x.shape)}")
+            expected, found = ", ".join(map(str, ("any", *sites))), f"{x.dtype} {tuple(x.shape)}"
+            raise ValueError(f"{name} must hold floats of shape ({expected}) for {self}, got {found}")
         right = torch.equal(x * x, x)
         if right and self.width > 1:
             right = bool((x.sum(-1) == 1).all())

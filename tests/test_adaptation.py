@@ -99,7 +99,7 @@ def test_a_resumed_run_has_given_up_too(tmp_path: Path) -> None:
     run_fit(tmp_path / "run", *POOR, "--trainer.max_steps=13")
     kernels = ["--trainer.callbacks+=tests.plugins.Kernels"]
     run_fit(tmp_path / "run", *POOR, *kernels, "--trainer.max_steps=18", "--ckpt_path=last")
-    assert (tmp_path / "run/kernel.0").read_text().splitlines() == ["GWG(temperature=2.0) x 6"] * 2
+    assert (tmp_path / "run/kernel.0").read_text().splitlines() == [f"{GWG()} x 6"] * 2
     assert_same_state(tmp_path / "run/last.ckpt", tmp_path / "calm/last.ckpt")
     entries = [checkpoint(tmp_path / f"{name}/last.ckpt")["callbacks"]["Adaptation"] for name in ("calm", "run")]
     assert entries[0] == entries[1]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from gwg_dist.distributed import share
+from gwg_dist.samplers import GWG
 from tests.runs import assert_same_state, checkpoint, command, run
 from tests.soak import soak
 
@@ -103,7 +104,7 @@ def test_ranks_give_up_a_kernel_together(tmp_path: Path, elsewhere: float, given
     last = fit(tmp_path / "run", 2, *sampler, *settings)
     kernels = [(tmp_path / f"run/kernel.{rank}").read_text().splitlines()[-1] for rank in range(2)]
     assert kernels[0] == kernels[1]
-    assert kernels[0].startswith("GWG(temperature=2.0) x 6" if given_up else "Accepted(")
+    assert kernels[0].startswith(f"{GWG()} x 6" if given_up else "Accepted(")
     assert len(last["callbacks"]["Adaptation"]["decisions"]) == given_up
 
 

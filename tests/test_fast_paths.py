@@ -297,9 +297,9 @@ def test_how_chains_run_is_logged_once(caplog) -> None:
     with caplog.at_level(logging.INFO, logger="gwg_dist"):
         for _ in range(3):
             run_chain(GWG(2.125), Target(energy), x, num_steps=1, generator=torch.Generator().manual_seed(0))
-    kernel = "GWG" if native.library() is None else "BinaryGWG"
+    kernel = GWG(2.125) if native.library() is None else BinaryGWG(2.125)
     said = [record.message for record in caplog.records if record.name == "gwg_dist"]
-    assert said == [f"chains: {kernel}(temperature=2.125) on MLPEnergy by autograd"]
+    assert said == [f"chains: {kernel} on MLPEnergy by autograd"]
 
 
 def test_nothing_is_compiled_again_for_new_weights_betas_or_averages(compiler: None) -> None:

@@ -291,7 +291,7 @@ def test_a_graph_has_every_pair_once(edges, message: str) -> None:
     [
         (torch.ones(3, 5) * 2 - 1 - 2 * torch.eye(3, 5), "must be 0 or 1"),
         (torch.zeros(3, 4), r"shape \(any, 5\)"),
-        (torch.zeros(3, 5, dtype=torch.uint8), "must be floats"),
+        (torch.zeros(3, 5, dtype=torch.uint8), "must hold floats"),
         (torch.full((3, 5), torch.nan), "must be 0 or 1"),
     ],
 )
