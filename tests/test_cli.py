@@ -25,7 +25,7 @@ EXPERIMENTS = sorted((ROOT / "configs/experiment").rglob("*.yaml"))
         (["--model.num_steps=many"], 'key "model.num_steps": Expected a int. Got value: many'),
         (["--model.num_steps=0"], "num_steps must be positive, got 0"),
         (["--model.learning_rate=-1"], "learning_rate must be positive, got -1.0"),
-        (["--model.sampler.temperature=-1"], "temperature must be positive, got -1.0"),
+        (["--model.sampler.temperature=-1"], "temperature must be positive and finite, got -1.0"),
         (["--model.sampler.temperature=hot"], "Expected a float. Got value: hot"),
         (["--model.chains.size=50"], "model.chains.size must be at least data.batch_size, got 50 and 100"),
         (["--data.batch_size=2000"], "batch_size must be at most the 1257 training points, got 2000"),
@@ -102,7 +102,7 @@ def test_print_config_is_a_config(capsys: pytest.CaptureFixture[str], tmp_path: 
     printed = capsys.readouterr().out
     values = yaml.safe_load(printed)
     assert values["model"]["energy"]["class_path"].endswith("ResNetEnergy")
-    assert values["model"]["sampler"]["init_args"] == {"temperature": 2.0}
+    assert values["model"]["sampler"]["init_args"] == {"temperature": 2.0, "balancing": "sqrt"}
     (tmp_path / "printed.yaml").write_text(printed)
     config = cli.build_parser().parse_args(["--config", str(tmp_path / "printed.yaml"), "--model.num_steps=77"])
     assert config.model.num_steps == 77

@@ -326,13 +326,13 @@ def test_nothing_is_compiled_again_for_new_weights_betas_or_averages(compiler: N
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before
 
 
-def test_every_setting_of_a_kernel_is_compiled_for_itself(compiler: None, monkeypatch) -> None:
+def test_every_setting_of_a_kernel_is_compiled_for_itself(compiler: None) -> None:
     """A tuned kernel is many kernels: torch would stop compiling one function anew after its limit."""
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
     target, generator = Target(RBMEnergy(Binary(13), num_hidden=5, scale=0.3)), torch.Generator().manual_seed(0)
     x = target.space.encode(target.space.uniform_codes(6, generator=generator))
-    for temperature in (1.9, 2.0, 2.1, 2.2):
-        run_chain(GWG(temperature), target, x, num_steps=1, generator=generator, backend="compiled")
+    with torch._dynamo.config.patch(recompile_limit=2):
+        for temperature in (1.9, 2.0, 2.1, 2.2):
+            run_chain(GWG(temperature), target, x, num_steps=1, generator=generator, backend="compiled")
 
 
 # -- reduced precision -------------------------------------------------------------------------------------------------

@@ -191,7 +191,11 @@ def replaced(energy: RBMEnergy) -> RBMEnergy:
     return energy
 
 
-@pytest.mark.parametrize("make", [hooked, replaced, Delegating, None, MixedIn, WrappedCall], ids=str)
+@pytest.mark.parametrize(
+    "make",
+    [hooked, replaced, Delegating, None, MixedIn, WrappedCall],
+    ids=["hooked", "replaced", "delegating", "as it is", "mixed in", "wrapped call"],
+)
 def test_short_cuts_are_off_where_the_energy_is_another(make) -> None:
     space = Binary(5)
     if isinstance(make, type) and issubclass(make, RBMEnergy):

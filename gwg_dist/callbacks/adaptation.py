@@ -99,7 +99,8 @@ class Adaptation(Callback):
         tuning = not self.frozen and iteration <= self.warmup and sampler.tunable is not None
         if iteration % self.every or not (tuning or sampler.retreat(0.0)):
             return
-        assert pl_module.stats is not None
+        if pl_module.stats is None or pl_module.stats.accept_prob is None:  # an objective without chains
+            return
         accept_prob = float(all_sum(pl_module.stats.accept_prob)) / world_size()
         retreat = sampler.retreat(accept_prob)
         if retreat is not None:

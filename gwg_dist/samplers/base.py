@@ -57,6 +57,9 @@ class Kernel(ABC):
     A step may write over the state that it takes: go on with the state that it returns.
     """
 
+    # Of the class. Whether a step writes over the state that it takes: then it is neither compiled nor captured.
+    in_place = False
+
     def refusal(self, target: Target) -> str | None:
         """Why this kernel cannot run on ``target``, in a sentence that names what it needs; None where it can."""
         return None

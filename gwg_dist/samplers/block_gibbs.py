@@ -43,6 +43,8 @@ class BlockGibbs(Sampler):
         ValueError: at the start of a run, another energy.
     """
 
+    in_place = True
+
     def refusal(self, target: Target) -> str | None:
         if pairs_of(target) is not None:
             return None

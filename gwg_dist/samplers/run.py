@@ -65,8 +65,8 @@ def plan_chains(
         x: chains like those that will be run.
         beta: of all steps, 0-d or one a chain; None where it changes from step to step.
         backend: "auto" takes the first of ``gwg_dist.samplers.fast.PATHS`` that applies. "eager" takes none, "compiled"
-            and "graph" that one; all four move by the structure of the energy where it has
-            one; on sparse pairs whole-array steps are tens of times slower than "auto". "plain": autograd on the
+            and "graph" that one, but for kernels that work in place. All four move by the structure of the energy where
+            it has one; on sparse pairs whole-array steps are tens of times slower than "auto". "plain": autograd on the
             energy's ``forward``, step by step, to check the others.
 
     Raises:
@@ -84,9 +84,9 @@ def plan_chains(
     target = target.frozen()
     if backend == "auto":
         kernel = fastest(kernel, target, x, beta)
-    elif backend == "compiled":
+    elif backend == "compiled" and not kernel.in_place:
         kernel = Compiled(kernel)
-    elif backend == "graph":
+    elif backend == "graph" and not kernel.in_place:
         kernel = Graphed(kernel)
     return Plan(kernel, target)
 

@@ -46,7 +46,7 @@ def check_kernel(
                 if isinstance(sampler, Metropolis):
                     check_detailed_balance(sampler, model, beta=beta, seed=seed)
                 if beta == max(betas):
-                    check_invariance(sampler, model, beta=beta, seed=seed)
+                    check_invariance(sampler, model, beta=beta, seed=seed, backend="eager")
             except CheckError as error:
                 raise CheckError(f"{sampler} on {name} at beta = {beta:g}: {error}") from error
 

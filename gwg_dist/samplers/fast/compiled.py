@@ -65,5 +65,5 @@ def _temper(kernel: Kernel, target: Target, state: Any, beta: Tensor) -> Any:
 
 def path(kernel: Kernel, target: Target, x: Tensor, beta: Tensor | None) -> Kernel | None:
     """Compiled where large chains move by a structure on a CPU that has a C compiler."""
-    large = isinstance(target, StructuredTarget) and x.numel() >= LARGE_ENOUGH
-    return Compiled(kernel) if large and x.device.type == "cpu" and native.compiler() is not None else None
+    suits = isinstance(target, StructuredTarget) and x.numel() >= LARGE_ENOUGH and not kernel.in_place
+    return Compiled(kernel) if suits and x.is_cpu and native.compiler() is not None else None

@@ -187,5 +187,5 @@ def tree_copy(into: Any, tree: Any) -> None:
 
 
 def path(kernel: Kernel, target: Target, x: Tensor, beta: Tensor | None) -> Kernel | None:
-    """Graphs wherever chains are on a CUDA device."""
-    return Graphed(kernel) if x.is_cuda else None
+    """Graphs wherever chains are on a CUDA device, but for kernels that work in place."""
+    return Graphed(kernel) if x.is_cuda and not kernel.in_place else None
