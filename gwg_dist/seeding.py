@@ -18,5 +18,9 @@ def stream_seed(seed: int, purpose: str, *index: int) -> int:
 
 
 def make_generator(seed: int, purpose: str, *index: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator at the start of the stream (seed, purpose, *index)."""
+    """A generator at the start of the stream (seed, purpose, *index).
+
+    CUDA takes all 63 bits of the seed. torch's generator on CPUs takes the lowest 32: of n streams, two are the same
+    with probability n^2 / 2^33.
+    """
     return torch.Generator(device).manual_seed(stream_seed(seed, purpose, *index))

@@ -12,6 +12,7 @@ from gwg_dist.objectives import ContrastiveDivergence, Objective, ObjectiveResul
 from gwg_dist.reference import Reference
 from gwg_dist.samplers import GWG, Gibbs, Sampler, Target, run_chain
 from gwg_dist.spaces import Binary, Categorical, Space
+from gwg_dist.testing import CheckError, check_gradient
 
 
 def random_energy(space: Space, kind: str) -> MLPEnergy | RBMEnergy:
@@ -247,3 +248,28 @@ def cramer_rao_rmse(codes: torch.Tensor, pi: torch.Tensor, num: int) -> float:
     covariance = (pairs * pi[:, None]).T @ pairs - mean[:, None] * mean
     variances = torch.linalg.inv(4 * num * covariance).diagonal()
     return float((2 * variances.sum() / s.shape[1] ** 2).sqrt())
+
+
+def pseudo_likelihood(target: Target, batch: Batch) -> torch.Tensor:
+    """-mean_w sum_i log p(x_i | rest), every conditional from the energies of all its categories, one at a time."""
+    space, total = target.space, []
+    for row in batch.codes.long():
+        sites = []
+        for site in range(space.num_sites):
+            others = row.repeat(space.num_categories, 1)
+            others[:, site] = torch.arange(space.num_categories)
+            x = target.encode(others.to(space.code_dtype))
+            sites.append(torch.log_softmax(target.log_prob(x, -target.energy(x)), 0)[row[site]])
+        total.append(torch.stack(sites).sum())
+    return -(torch.stack(total) * batch.weights).mean()
+
+
+@pytest.mark.parametrize("space", [Binary(4), Categorical(3, 3)], ids=repr)
+def test_losses_have_the_gradient_that_they_claim(space: Space) -> None:
+    energy = MLPEnergy(space, num_hidden=6)
+    check_gradient(ContrastiveDivergence(), energy)
+    check_gradient(PseudoLikelihood(), energy, exact=pseudo_likelihood)
+    with pytest.raises(CheckError, match=r"the gradient in .* is off by"):
+        check_gradient(PseudoLikelihood(), energy)
+    with pytest.raises(CheckError, match=r"the gradient in .* is off by"):
+        check_gradient(ContrastiveDivergence(energy_l2=0.1), energy)

@@ -92,7 +92,7 @@ def timing_table(timings: list[Timing], machine: dict) -> Table:
     """Milliseconds a step, ratios, throughput."""
     table = Table(title=", ".join(f"{key} {value}" for key, value in machine.items()), title_justify="left")
     table.add_column("work", no_wrap=True)
-    for column in ("ours, ms", "published, ms", "ratio", "range", "chain-steps/s", "GFLOP/s", "of peak"):
+    for column in ("ours, ms", "published, ms", "ratio", "range", "chain-steps/s", "GFLOP/s", "of product peak"):
         table.add_column(column, justify="right")
     for row in timings:
         table.add_row(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gwg_dist.energies import Energy, IsingEnergy, IsingTorusEnergy, PottsEnergy, ResNetEnergy
+from gwg_dist.energies import Energy, IsingEnergy, IsingTorusEnergy, PottsEnergy, RBMEnergy, ResNetEnergy
 from gwg_dist.energies.resnet import BasicBlock
 from gwg_dist.reference import Reference
 from gwg_dist.spaces import Binary
@@ -55,7 +55,7 @@ class PublishedStep:
     """Four forwards, two backwards and a distribution object on each side (Grathwohl et al., 2021, algorithm 1)."""
 
     def __init__(self, energy: Energy, reference: Reference) -> None:
-        self.energy = published_energy(energy)
+        self.model, self.energy = energy, published_energy(energy)
         self.binary = isinstance(energy.space, Binary)
         probs = reference.probs.float()
         self.base = (
@@ -65,6 +65,8 @@ class PublishedStep:
         )
 
     def log_prob(self, x: Tensor, beta: float = 1.0) -> Tensor:
+        if isinstance(self.model, RBMEnergy):  # the published one has no base distribution
+            return -beta * self.energy(x)
         return self.base.log_prob(x).sum(1) - beta * self.energy(x)
 
     def proposal(self, x: Tensor, beta: float) -> torch.distributions.OneHotCategorical:
