@@ -48,9 +48,14 @@ from gwg_dist.runs import (
     run_folder,
     write_json,
 )  # fmt: skip
+from gwg_dist.seeding import STREAMS
 from gwg_dist.trainer import KeepConfig, check, check_world, make_trainer, take_launched_world
 
 SHOWN = (RESULTS, "samples.png", "metrics", "tensorboard")
+OTHER_STREAMS = (
+    "the checkpoint is of an older gwg_dist: chains go on as they were; from here on the order of the data and the "
+    "draws of estimates are not those that the older version would have made"
+)
 REQUEUE = 75  # EX_TEMPFAIL of sysexits: start me again
 
 
@@ -122,6 +127,8 @@ def fit(
         checkpoint, contents = newest_checkpoint(asked)
         check_resumable(contents, module)
         start = module.start_iteration = contents["global_step"]
+        if launched_rank() == 0 and contents["gwg_dist"].get("streams") != STREAMS:
+            console.print(OTHER_STREAMS, soft_wrap=True)
         del contents
     keep_config = KeepConfig(lambda: save_config(parser, config, folder / CONFIG))
     try:

@@ -27,7 +27,7 @@ from gwg_dist.objectives import ContrastiveDivergence, Objective, ObjectiveResul
 from gwg_dist.reference import Reference
 from gwg_dist.samplers import GWG, ChainResult, Sampler, Target
 from gwg_dist.samplers.run import BACKENDS
-from gwg_dist.seeding import make_generator
+from gwg_dist.seeding import STREAMS, make_generator
 from gwg_dist.updates import BeforeUpdate, make_optimizer
 
 NUM_DATA_STARTS = 10_000
@@ -215,6 +215,7 @@ class EBMModule(LightningModule):
             "energy": type(self.energy).__name__,
             "space": repr(self.space),
             "seed": self.seed,
+            "streams": STREAMS,
             "smoothing": self.reference.smoothing,
             "optimizer": type(self.trainer.optimizers[0]).__name__,
         }

@@ -1,7 +1,7 @@
 """Numbers that a refactoring leaves as they are: chains of every kernel, energy and path, a run, estimates, a sweep.
 
     python -m tests.golden            say what differs from tests/golden.json
-    python -m tests.golden --write    record anew; the commit says which random stream changed, and why
+    python -m tests.golden --write    record what differs; the commit says which random stream changed, and why
 
 Chains are compared by their codes, everything else within ``TOLERANCE`` (relative, float64) or ``TOLERANCE_32``: what
 another CPU's rounding leaves alone. Long trajectories are in float64, where a decision is not turned by rounding.
@@ -226,7 +226,9 @@ def main() -> None:
     if "--only-torus" in sys.argv:
         print(json.dumps(record(only_torus)))
     elif "--write" in sys.argv:
-        FILE.write_text(as_text(record(*PARTS)))
+        kept, found = json.loads(FILE.read_text()), record(*PARTS)
+        moved = {name for name in found if differences({name: kept.get(name)}, {name: found[name]})}
+        FILE.write_text(as_text({name: found[name] if name in moved else kept[name] for name in found}))
     else:
         lines = differences(json.loads(FILE.read_text()), record(*PARTS))
         print("\n".join(lines) or "every number is what it was")

@@ -85,6 +85,19 @@ def test_resuming_changes_nothing(finished: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "run/metrics").iterdir())) == 2
 
 
+def test_a_checkpoint_of_other_random_streams_is_said(finished: Path, tmp_path: Path, capsys) -> None:
+    """Written before November 2026, where a stream took 32 bits of its name: chains go on, the rest is another draw."""
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished, run_dir)
+    for name, said in (("as it is", False), ("older", True)):
+        capsys.readouterr()
+        fit.main(resume(run_dir, f"--run_dir={tmp_path / name}", "--trainer.max_steps=31"))
+        assert ("of an older gwg_dist: chains go on as they were" in capsys.readouterr().err) == said
+        older = checkpoint(run_dir / "last.ckpt")
+        older["gwg_dist"].pop("streams", None)
+        torch.save(older, run_dir / "last.ckpt")
+
+
 def test_last_afresh_where_there_is_none(finished: Path, tmp_path: Path) -> None:
     settings = ["--checkpoint_every=10", "--evaluation.every=10", "--pictures_every=10"]
     run_fit(tmp_path / "run", "--trainer.max_steps=30", "--ckpt_path=last", *settings)

@@ -21,10 +21,9 @@ from torch.utils.data import DataLoader, IterableDataset
 from gwg_dist.batch import Batch, weighted_mean
 from gwg_dist.distributed import rank, share, world_size
 from gwg_dist.errors import InputError
-from gwg_dist.seeding import make_generator
+from gwg_dist.seeding import fixed_generator, make_generator
 from gwg_dist.spaces import Space
 
-FIXED_SEED = 0
 BINARIZATIONS = ("dynamic", "static", "threshold")
 
 
@@ -198,7 +197,7 @@ def without_weightless(splits: Splits) -> Splits:
 
 def split_rows(points: Tensor, num_validation: int, num_test: int, *, weights: Tensor | None = None) -> Splits:
     """Shuffle with the fixed seed, then cut: test first, validation next, the rest for training. Weights go along."""
-    order = torch.randperm(len(points), generator=make_generator(FIXED_SEED, "split"))
+    order = torch.randperm(len(points), generator=fixed_generator("split"))
     sizes = [num_test, num_validation, len(points) - num_test - num_validation]
     test, validation, train = points[order].split(sizes)
     if weights is None:
@@ -218,7 +217,7 @@ def binarize(splits: Splits, binarization: str) -> Splits:
         return replace(splits, **drawn)
     drawn = {}
     for name, (part, _) in splits.parts.items():
-        generator = make_generator(FIXED_SEED, f"binarize {name}")
+        generator = fixed_generator(f"binarize {name}")
         drawn[name] = (torch.rand(part.shape, generator=generator) < part).to(torch.uint8)
     once = replace(splits, **drawn)
     return replace(once, train=splits.train.float()) if binarization == "dynamic" else once

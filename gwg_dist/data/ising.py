@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from gwg_dist.data.base import FIXED_SEED, DiscreteData, Splits
+from gwg_dist.data.base import DiscreteData, Splits
 from gwg_dist.energies import IsingTorusEnergy
 from gwg_dist.samplers import GWG, Target, run_chain
-from gwg_dist.seeding import make_generator
+from gwg_dist.seeding import fixed_generator
 from gwg_dist.spaces import Binary
 
 
@@ -46,7 +46,7 @@ class IsingSamples(DiscreteData):
         return self.energy.coupling
 
     def load(self) -> Splits:
-        generator = make_generator(FIXED_SEED, "ising samples")
+        generator = fixed_generator("ising samples")
         x = self.space.encode(self.space.uniform_codes(self.num_train + 1000, generator=generator))
         chain = run_chain(GWG(), Target(self.energy), x, num_steps=self.num_steps, generator=generator)
         return Splits(*self.space.decode(chain.x).split([self.num_train, 500, 500]))
