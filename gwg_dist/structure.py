@@ -19,6 +19,7 @@ from torch.nn.modules import module as torch_module
 from gwg_dist.spaces import Change
 
 SHORTCUTS = ("energy_and_grad", "structure")
+SYMMETRIC_BLOCK = 256
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -262,12 +263,20 @@ def offered(energy: object, shortcut: str) -> bool:
 def symmetric(upper: Tensor, width: int = 1) -> Tensor:
     """``(N, N)`` with the part above the diagonal of ``upper`` on both sides, zero within a site of ``width`` numbers.
 
-    Done by one transposing copy and one selection: adding a transpose is three times slower.
+    Done in blocks that stay in the cache: one transposing copy of the whole is half as fast again, and adding a
+    transpose four times slower.
     """
-    index = torch.arange(len(upper), device=upper.device) // width
-    both = torch.empty_like(upper).copy_(upper.T)
-    torch.where(index[:, None] < index, upper, both, out=both)
-    both.view(len(upper) // width, width, -1, width).diagonal(dim1=0, dim2=2).zero_()
+    size = len(upper)
+    block = max(SYMMETRIC_BLOCK // width, 1) * width
+    both = torch.empty_like(upper)
+    for start in range(0, size, block):
+        rows, end = upper[start : start + block], min(start + block, size)
+        site = torch.arange(end - start, device=upper.device) // width
+        diagonal = torch.where(site[:, None] < site, rows[:, start:end], 0.0)
+        torch.add(diagonal, diagonal.T, out=both[start:end, start:end])
+        both[start:end, end:] = rows[:, end:]
+        for right in range(end, size, block):
+            both[right : right + block, start:end] = rows[:, right : right + block].T
     return both
 
 

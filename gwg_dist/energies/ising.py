@@ -53,7 +53,8 @@ class IsingEnergy(Energy):
     def structure(self) -> DensePairs:
         """f = (2x - 1)^T J (2x - 1) + b^T (2x - 1)."""
         coupling = symmetric(self.pairs.detach())
-        total, bias = coupling.sum(1, dtype=torch.float64), self.bias.detach()
+        total = torch.cat([rows.sum(1, dtype=torch.float64) for rows in coupling.split(64)])  # in the cache
+        bias = self.bias.detach()
         constant = total.sum() - bias.sum(dtype=torch.float64)
         return DensePairs(coupling.mul_(8), (2 * bias - 4 * total).to(bias.dtype), constant)
 
