@@ -13,7 +13,7 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,6 +27,7 @@ from gwg_dist.data import DiscreteData
 from gwg_dist.distributed import initialized, launched_rank
 from gwg_dist.errors import DivergedError, InputError, LostError
 from gwg_dist.module import EBMModule
+from gwg_dist.shipped import config_names, config_path
 
 DEFAULTS: dict[str, Any] = {
     "data": {"class_path": "gwg_dist.data.Digits"},
@@ -50,8 +51,46 @@ FIXED_TRAINER_SETTINGS: set[str | int] = {
 }  # fmt: skip
 
 
+CONFIG_OPTIONS = ("--config", "-c")
+
+
 class Parser(ArgumentParser):
     """Prints mistakes as one line with the nearest known key, and exits with 2."""
+
+    config_kind = "experiment"
+
+    def add_config_argument(self) -> None:
+        """``--config FILE`` or ``--config NAME``."""
+        names = ", ".join(config_names(self.config_kind))
+        help = f"a YAML file of settings, or one of {names}; later ones win"
+        self.add_argument("-c", "--config", action="config", help=help)
+
+    def parse_args(
+        self,
+        args: Sequence[str] | None = None,
+        namespace: Namespace | None = None,
+        env: bool | None = None,
+        defaults: bool = True,
+        **kwargs: Any,
+    ) -> Namespace:
+        """As the library's, where ``--config`` takes the name of a shipped file as well."""
+        args = list(sys.argv[1:] if args is None else args)
+        for place, (before, arg) in enumerate(zip(["", *args], args, strict=False)):
+            option, equals, value = arg.partition("=")
+            if before in CONFIG_OPTIONS:
+                args[place] = self._config_path(arg)
+            elif equals and option in CONFIG_OPTIONS:
+                args[place] = f"{option}={self._config_path(value)}"
+        return super().parse_args(args, namespace, env, defaults, **kwargs)
+
+    def _config_path(self, name: str) -> str:
+        path = config_path(name, self.config_kind)
+        if not Path(path).is_file():
+            names = config_names(self.config_kind)
+            near = nearest(name, names)
+            hint = f"did you mean {near}?" if near else f"by name there are {', '.join(names)}"
+            self.error(f"--config: there is no file {name} ({hint})")
+        return path
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:  # a nested parser: the outer one adds its context
@@ -137,7 +176,7 @@ def settings_of(cls: type) -> list[str]:
 def build_parser(prog: str = "python -m gwg_dist.fit", description: str | None = None) -> Parser:
     """The parser of a run."""
     parser = Parser(prog=prog, description=description, allow_abbrev=False, exit_on_error=True)
-    parser.add_argument("-c", "--config", action="config", help="a YAML file of settings; later ones win")
+    parser.add_config_argument()
     parser.add_argument("--run_dir", type=str | None, default=None, help="folder of the run; runs/NAME-TIME by default")
     parser.add_argument(
         "--ckpt_path", type=str | None, default=None,

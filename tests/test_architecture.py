@@ -9,7 +9,7 @@ import gwg_dist
 
 PACKAGE = Path(gwg_dist.__file__).parent
 FLOORS = [
-    {"seeding", "distributed", "errors", "batch", "updates"},
+    {"seeding", "distributed", "errors", "batch", "updates", "shipped"},
     {"draws"},
     {"spaces"},
     {"structure", "reference"},
@@ -21,6 +21,7 @@ FLOORS = [
     {"runs", "trainer"},
     {"fit"},
     {"evaluate", "sample", "bench", "launch", "tune", "doctor"},
+    {"__main__"},
 ]
 # On two floors some parts build on others of the same floor.
 SIDEWAYS = {
@@ -47,7 +48,8 @@ def imports() -> list[tuple[str, str, Path]]:
 
 
 def test_every_part_has_a_floor() -> None:
-    parts = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if not path.name.startswith("_")}
+    modules = {path.stem for path in PACKAGE.glob("*.py") if path.name != "__init__.py"}
+    parts = modules | {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert parts == set().union(*FLOORS)
 
 

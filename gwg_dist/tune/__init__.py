@@ -1,7 +1,7 @@
 """Sweeps: many runs over a space of settings, on Ray Tune.
 
-python -m gwg_dist.tune --config configs/sweep/digits.yaml
-python -m gwg_dist.tune --config configs/sweep/digits.yaml --num_trials 32 -- --model.num_steps=5
+python -m gwg_dist.tune --config digits
+python -m gwg_dist.tune --config digits --num_trials 32 -- --model.num_steps=5
 python -m gwg_dist.tune --resume SWEEP
 What follows ``--`` are settings of gwg_dist.fit, for all trials.
 

@@ -76,6 +76,8 @@ class Sweep:
 class SweepParser(Parser):
     """Suggests a sweep's own keys alone."""
 
+    config_kind = "sweep"
+
     def known_keys(self) -> list[str]:
         return [action.dest for action in self._actions if action.dest and not action.dest.endswith(".help")]
 
@@ -91,7 +93,7 @@ def main(args: list[str] | None = None) -> None:
     args = list(sys.argv[1:] if args is None else args)
     cut = args.index("--") if "--" in args else len(args)
     parser = SweepParser(prog="python -m gwg_dist.tune", description=gwg_dist.tune.__doc__, allow_abbrev=False)
-    parser.add_argument("-c", "--config", action="config", help="a YAML file of these settings; later ones win")
+    parser.add_config_argument()
     parser.add_argument("--resume", type=str | None, default=None, help="go on with the sweep in this folder")
     parser.add_class_arguments(Sweep)
     config = parser.parse_args(expand_resume(args[:cut])).as_dict()

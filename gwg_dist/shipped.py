@@ -1,0 +1,19 @@
+"""The YAML files that ship with the package, by name: ``--config digits`` in place of a path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+FOLDER = Path(__file__).with_name("configs")
+
+
+def config_names(kind: str) -> list[str]:
+    """The names of the shipped files of a kind: "experiment", of a run, or "sweep"."""
+    return sorted(path.stem for path in (FOLDER / kind).rglob("*.yaml"))
+
+
+def config_path(name: str, kind: str) -> str:
+    """The path of the shipped file of this name; ``name`` itself where that is a file, or there is none."""
+    if Path(name).is_file():
+        return name
+    return next((str(path) for path in sorted((FOLDER / kind).rglob("*.yaml")) if path.stem == name), name)
