@@ -35,8 +35,6 @@ DEFAULTS: dict[str, Any] = {
     "model.sampler": {"class_path": "gwg_dist.samplers.GWG"},
     "model.chains": {"class_path": "gwg_dist.chains.ChainBuffer"},
     "model.objective": {"class_path": "gwg_dist.objectives.ContrastiveDivergence"},
-    "model.num_steps": 10,
-    "model.learning_rate": 3e-3,
     "trainer.max_steps": 3000,
     "trainer.devices": 1,
     "trainer.log_every_n_steps": 50,
@@ -189,7 +187,7 @@ def build_parser(prog: str = "python -m gwg_dist.fit", description: str | None =
         "--join_seconds", type=float, default=120, help="how long processes wait for each other to start"
     )
     parser.add_argument("--pictures_every", type=int, default=1000, help="iterations between two pictures; 0 for none")
-    parser.add_subclass_arguments(DiscreteData, "data", required=True)
+    parser.add_subclass_arguments(DiscreteData, "data")
     parser.add_class_arguments(EBMModule, "model", sub_configs=True, skip={"seed"})
     parser.add_class_arguments(AISLikelihood, "evaluation")
     parser.add_class_arguments(AveragedWeights, "ema")
