@@ -107,8 +107,7 @@ def test_a_signal_before_and_after_training_ends_at_once(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("slower", [0.0, 0.2])
-@pytest.mark.parametrize("told", [0, 1])
+@pytest.mark.parametrize(("told", "slower"), [(0, 0.0), (1, 0.2)])
 def test_one_rank_is_told_and_all_stop_at_the_same_step(told: int, slower: float, tmp_path: Path) -> None:
     settings = ["--trainer.max_steps=100000", "--evaluation.every=0", "--checkpoint_every=100000", *CALM, *DDP]
     settings += [f"--trainer.callbacks.seconds={slower}"]
