@@ -30,7 +30,7 @@ from gwg_dist.cli import Parser, build_parser, errors_for_people, instantiate, p
 from gwg_dist.distributed import from_rank_0, launched_rank
 from gwg_dist.errors import DivergedError, InputError, Stopped
 from gwg_dist.evaluation import Assessment, Unfinished, collapse_warning
-from gwg_dist.module import check_resumable
+from gwg_dist.module import EBMModule, check_resumable
 from gwg_dist.runs import (
     BEST,
     CONFIG,
@@ -122,14 +122,8 @@ def fit(
             _ = data.splits
 
     asked = None if fresh else checkpoint_path(config, folder)
-    checkpoint, start = None, 0
-    if asked is not None:
-        checkpoint, contents = newest_checkpoint(asked)
-        check_resumable(contents, module)
-        start = module.start_iteration = contents["global_step"]
-        if launched_rank() == 0 and contents["gwg_dist"].get("streams") != STREAMS:
-            console.print(OTHER_STREAMS, soft_wrap=True)
-        del contents
+    checkpoint = None if asked is None else resumable(asked, module)
+    start = module.start_iteration
     keep_config = KeepConfig(lambda: save_config(parser, config, folder / CONFIG))
     try:
         trainer = make_trainer(
@@ -158,6 +152,19 @@ def fit(
         raise Stopped(0)
     report(trainer, objects, folder, seconds=time.monotonic() - began, stop=stops[0] if stops else None)
     return trainer
+
+
+def resumable(asked: Path, module: EBMModule) -> Path:
+    """The checkpoint that training goes on from: ``asked``, or the one before it where that is damaged.
+
+    Sets ``module.start_iteration``. Raises InputError where training cannot go on from it with these settings.
+    """
+    checkpoint, contents = newest_checkpoint(asked)
+    check_resumable(contents, module)
+    module.start_iteration = contents["global_step"]
+    if launched_rank() == 0 and contents["gwg_dist"].get("streams") != STREAMS:
+        console.print(OTHER_STREAMS, soft_wrap=True)
+    return checkpoint
 
 
 def what_is_left(folder: Path) -> str:

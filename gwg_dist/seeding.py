@@ -46,6 +46,6 @@ def make_generator(seed: int, purpose: str, *index: int, device: torch.device | 
 def fixed_generator(purpose: str) -> torch.Generator:
     """The generator of what must never change with a version or a run's seed: a data set's splits and draws.
 
-    They are a handful, so 32 bits tell them apart.
+    Data sets have a handful of such streams, so the 32 bits that torch takes of a seed tell them apart.
     """
     return torch.Generator().manual_seed(stream_seed(0, purpose))
