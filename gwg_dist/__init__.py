@@ -10,8 +10,8 @@ The package is built in floors; imports point down only (``tests/test_architectu
     energies, samplers                      models and kernels; they never import each other
     target                                  p_beta as a kernel sees it
     structure, reference                    what an energy knows of itself; where annealing starts
-    spaces, draws, batch, seeding,          torch only
-    distributed, updates, errors
+    spaces, draws, batch, updates           torch only
+    tools                                   errors, random streams, ranks, configs by name
 
 One sign convention everywhere: an energy returns E(x), low where x is probable, and
 p(x) = ref(x) exp(-E(x)) / Z. ``gwg_dist.target`` flips it to f(x) = -E(x); a structure speaks of f from the start.

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import gwg_dist
-from gwg_dist.shipped import config_names
+from gwg_dist.tools.shipped import config_names
 
 PACKAGE = Path(__file__).parent
 COMPLETION = 'complete -o default -W "{words}" gwg_dist'

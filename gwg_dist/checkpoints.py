@@ -23,8 +23,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from gwg_dist.callbacks import AISLikelihood
-from gwg_dist.distributed import any_rank
-from gwg_dist.errors import InputError, LostError
+from gwg_dist.tools.distributed import any_rank
+from gwg_dist.tools.errors import InputError, LostError
 
 LAST, PREVIOUS, BEST, DAMAGED = "last.ckpt", "previous.ckpt", "best.ckpt", "damaged.ckpt"
 

@@ -24,10 +24,10 @@ from lightning.pytorch import Trainer
 
 from gwg_dist.callbacks import Adaptation, AISLikelihood, AveragedWeights, DivergenceGuard, console
 from gwg_dist.data import DiscreteData
-from gwg_dist.distributed import initialized, launched_rank
-from gwg_dist.errors import DivergedError, InputError, LostError
 from gwg_dist.module import EBMModule
-from gwg_dist.shipped import config_names, config_path
+from gwg_dist.tools.distributed import initialized, launched_rank
+from gwg_dist.tools.errors import DivergedError, InputError, LostError
+from gwg_dist.tools.shipped import config_names, config_path
 
 DEFAULTS: dict[str, Any] = {
     "data": {"class_path": "gwg_dist.data.Digits"},

@@ -192,7 +192,7 @@ def meeting(backend: str, num: int) -> Finding:
 def _meet(rank: int, num: int, backend: str, port: int, answer: Connection) -> None:
     import torch
 
-    from gwg_dist.distributed import join
+    from gwg_dist.tools.distributed import join
 
     device = torch.device("cuda", rank) if backend == "nccl" else torch.device("cpu")
     store = join("127.0.0.1", port, rank=rank, world_size=num, patience=PATIENCE_S)

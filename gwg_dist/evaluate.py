@@ -16,8 +16,6 @@ import torch.distributed as dist
 from gwg_dist.batch import weighted_mean
 from gwg_dist.callbacks import Interruption, assess_module, console, make_progress
 from gwg_dist.cli import run_command
-from gwg_dist.distributed import rank, world_size
-from gwg_dist.errors import InputError, Stopped
 from gwg_dist.evaluation import (
     AISSettings,
     Assessment,
@@ -38,6 +36,8 @@ from gwg_dist.runs import (
     write_json,
 )
 from gwg_dist.strategy import meeting
+from gwg_dist.tools.distributed import rank, world_size
+from gwg_dist.tools.errors import InputError, Stopped
 
 MAX_EXACT_STATES = 2**20
 

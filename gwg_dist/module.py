@@ -20,14 +20,14 @@ from torch.optim.lr_scheduler import LambdaLR
 from gwg_dist.batch import Batch
 from gwg_dist.chains import ChainBuffer, ChainSource, DataChains
 from gwg_dist.data import DiscreteData
-from gwg_dist.distributed import any_rank, from_rank_0, gather_rows, rank, world_size
 from gwg_dist.energies import Energy
-from gwg_dist.errors import InputError
 from gwg_dist.objectives import ContrastiveDivergence, Objective, ObjectiveResult
 from gwg_dist.reference import Reference
 from gwg_dist.samplers import GWG, ChainResult, Sampler, Target
 from gwg_dist.samplers.run import BACKENDS
-from gwg_dist.seeding import STREAMS, make_generator
+from gwg_dist.tools.distributed import any_rank, from_rank_0, gather_rows, rank, world_size
+from gwg_dist.tools.errors import InputError
+from gwg_dist.tools.seeding import STREAMS, make_generator
 from gwg_dist.updates import BeforeUpdate, make_optimizer
 
 NUM_DATA_STARTS = 10_000

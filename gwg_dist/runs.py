@@ -29,12 +29,12 @@ from gwg_dist.callbacks import adapt
 from gwg_dist.checkpoints import BEST, LAST, PREVIOUS, newest_checkpoint
 from gwg_dist.cli import build_parser, instantiate
 from gwg_dist.data import DiscreteData
-from gwg_dist.distributed import from_rank_0, launched_rank, rank
-from gwg_dist.errors import InputError
 from gwg_dist.evaluation import Assessment, Unfinished
 from gwg_dist.evaluation.ais import OPTIMISTIC
 from gwg_dist.module import EBMModule, check_checkpoint
 from gwg_dist.strategy import job, started_by_us
+from gwg_dist.tools.distributed import from_rank_0, launched_rank, rank
+from gwg_dist.tools.errors import InputError
 
 CONFIG, RESULTS = "config.yaml", "results.json"
 RUN_DIR_VARIABLE = "GWG_DIST_RUN_DIR"

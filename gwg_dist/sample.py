@@ -14,11 +14,11 @@ from torch import Tensor
 
 from gwg_dist.callbacks import console, make_progress, track
 from gwg_dist.cli import run_command
-from gwg_dist.errors import InputError
 from gwg_dist.pictures import save_grid
 from gwg_dist.runs import LoadedRun, load_run, make_folder
 from gwg_dist.samplers import run_chain
-from gwg_dist.seeding import make_generator
+from gwg_dist.tools.errors import InputError
+from gwg_dist.tools.seeding import make_generator
 
 STARTS = ("buffer", "reference")
 

@@ -20,8 +20,8 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed.constants import default_pg_timeout
 
-from gwg_dist.distributed import initialized, join
-from gwg_dist.errors import InputError
+from gwg_dist.tools.distributed import initialized, join
+from gwg_dist.tools.errors import InputError
 
 
 class ChainDDP(DDPStrategy):

@@ -18,10 +18,10 @@ from lightning.pytorch.strategies import Strategy
 from gwg_dist.callbacks import CouplingError, Interruption, SamplePictures, TrainingProgress
 from gwg_dist.checkpoints import AtomicCheckpointIO, RunCheckpoints
 from gwg_dist.data import DiscreteData
-from gwg_dist.errors import InputError
 from gwg_dist.module import EBMModule
 from gwg_dist.strategy import ChainDDP, launched_world
 from gwg_dist.strategy import environment as launched_environment
+from gwg_dist.tools.errors import InputError
 
 HALF_PRECISIONS = ("16-true", "bf16-true", "transformer-engine", "transformer-engine-float16")
 

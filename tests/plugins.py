@@ -15,12 +15,12 @@ from gwg_dist.batch import Batch
 from gwg_dist.callbacks import likelihood
 from gwg_dist.chains import DataChains
 from gwg_dist.checkpoints import AtomicCheckpointIO
-from gwg_dist.distributed import rank
 from gwg_dist.energies import Energy
 from gwg_dist.objectives import Objective, ObjectiveResult
 from gwg_dist.samplers import Info, Sampler, SurrogateGWG, Target
 from gwg_dist.samplers.base import accept_probability, select
 from gwg_dist.spaces import Space
+from gwg_dist.tools.distributed import rank
 
 
 class Pairs(Energy):

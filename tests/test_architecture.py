@@ -9,8 +9,8 @@ import gwg_dist
 
 PACKAGE = Path(gwg_dist.__file__).parent
 FLOORS = [
-    {"seeding", "distributed", "errors", "batch", "updates", "shipped"},
-    {"draws"},
+    {"tools"},
+    {"draws", "batch", "updates"},
     {"spaces"},
     {"structure", "reference"},
     {"target"},
@@ -24,10 +24,7 @@ FLOORS = [
     {"__main__"},
 ]
 # On two floors some parts build on others of the same floor.
-SIDEWAYS = {
-    ("distributed", "errors"), ("callbacks", "module"),
-    ("callbacks", "strategy"), ("checkpoints", "callbacks"),
-}  # fmt: skip
+SIDEWAYS = {("callbacks", "module"), ("callbacks", "strategy"), ("checkpoints", "callbacks")}
 
 
 def imports() -> list[tuple[str, str, Path]]:

@@ -10,7 +10,7 @@ import torch
 
 from gwg_dist import fit
 from gwg_dist.checkpoints import AtomicCheckpointIO, newest_checkpoint, read_checkpoint
-from gwg_dist.errors import InputError
+from gwg_dist.tools.errors import InputError
 from tests.runs import assert_same_state, checkpoint, command, fails, run, run_fit
 
 SETTINGS = ["--checkpoint_every=5", "--evaluation.every=10", "--pictures_every=0"]

@@ -10,10 +10,10 @@ from scipy import stats
 
 from gwg_dist.data import MNIST, Arrays, Digits, DiscreteData, IsingSamples, Splits
 from gwg_dist.energies import IsingTorusEnergy
-from gwg_dist.errors import InputError
 from gwg_dist.evaluation import exact_log_prob
 from gwg_dist.samplers import Target
 from gwg_dist.spaces import Binary, Categorical
+from gwg_dist.tools.errors import InputError
 
 
 @pytest.mark.parametrize("binarization", ["dynamic", "static", "threshold", "none"])

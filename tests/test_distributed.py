@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gwg_dist.distributed import share
 from gwg_dist.samplers import GWG
+from gwg_dist.tools.distributed import share
 from tests.runs import assert_same_state, checkpoint, command, run
 from tests.soak import soak
 

@@ -10,7 +10,7 @@ import pytest
 import gwg_dist
 from gwg_dist import __main__ as command_line
 from gwg_dist import cli
-from gwg_dist.shipped import config_names, config_path
+from gwg_dist.tools.shipped import config_names, config_path
 from tests.conftest import ROOT
 from tests.runs import fails
 

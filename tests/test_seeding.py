@@ -4,7 +4,7 @@ import itertools
 
 import torch
 
-from gwg_dist.seeding import FIRST_WORD, NUM_WORDS, fixed_generator, make_generator, stream_seed
+from gwg_dist.tools.seeding import FIRST_WORD, NUM_WORDS, fixed_generator, make_generator, stream_seed
 
 
 def first_numbers(generator: torch.Generator) -> list[int]:

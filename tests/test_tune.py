@@ -494,7 +494,7 @@ def test_a_sweep_on_slurm(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 def test_workers_need_a_whole_slot_on_one_machine() -> None:
     """Three machines of 3 CPUs have three slots of 2 CPUs, not four; GPUs bound as well."""
-    from gwg_dist.errors import InputError
+    from gwg_dist.tools.errors import InputError
     from gwg_dist.tune.cluster import check_fits
 
     machines = [{"CPU": 3.0, "GPU": 1.0}] * 3

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gwg_dist.errors import InputError
+from gwg_dist.tools.errors import InputError
 from gwg_dist.tune.recipe import Recipe
 from gwg_dist.tune.records import (
     Evaluation,

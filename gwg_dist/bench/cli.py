@@ -14,9 +14,9 @@ from gwg_dist.bench.measure import Timing
 from gwg_dist.bench.rows import make_rows
 from gwg_dist.callbacks import console, make_progress, track
 from gwg_dist.cli import Parser, errors_for_people, quiet
-from gwg_dist.errors import InputError
 from gwg_dist.runs import write_json
 from gwg_dist.samplers.run import BACKENDS
+from gwg_dist.tools.errors import InputError
 
 DDP = "ddp"
 TABLE_WIDTH = 160

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from gwg_dist.distributed import all_sum, rank, world_size
 from gwg_dist.module import EBMModule
 from gwg_dist.samplers import Sampler
+from gwg_dist.tools.distributed import all_sum, rank, world_size
 
 MAX_TUNINGS = 64  # compiled steps and CUDA graphs are made anew for every kernel
 GAIN, DECAY = 3.0, 2 / 3  # the acceptance falls by about a third where a field grows by a factor e

@@ -10,9 +10,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch.optim import Optimizer
 
-from gwg_dist.distributed import all_sum, world_size
-from gwg_dist.errors import DivergedError
 from gwg_dist.module import EBMModule
+from gwg_dist.tools.distributed import all_sum, world_size
+from gwg_dist.tools.errors import DivergedError
 
 ADVICE = "more steps an iteration, a lower learning rate, SiLU in place of ReLU, or chains that restart usually help"
 SMOOTHING = 0.9

@@ -12,9 +12,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from gwg_dist.distributed import any_rank
-from gwg_dist.errors import Stopped
 from gwg_dist.strategy import started_by_us
+from gwg_dist.tools.distributed import any_rank
+from gwg_dist.tools.errors import Stopped
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 

@@ -15,7 +15,6 @@ from torch import Tensor
 from gwg_dist.callbacks.interruption import Interruption
 from gwg_dist.callbacks.progress import console, progress_of, track
 from gwg_dist.data import DiscreteData, Splits
-from gwg_dist.distributed import rank
 from gwg_dist.evaluation import (
     AISSettings,
     Assessment,
@@ -30,7 +29,8 @@ from gwg_dist.evaluation import (
     take_up,
 )  # fmt: skip
 from gwg_dist.module import EBMModule
-from gwg_dist.seeding import make_generator
+from gwg_dist.tools.distributed import rank
+from gwg_dist.tools.seeding import make_generator
 
 CHECK_EVERY = 10  # temperatures between two looks at whether to stop
 

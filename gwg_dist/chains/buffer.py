@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from gwg_dist.chains.base import Start, StartAndKeep
-from gwg_dist.distributed import gather_rows, share
-from gwg_dist.errors import InputError
 from gwg_dist.reference import Reference
 from gwg_dist.spaces import Space
+from gwg_dist.tools.distributed import gather_rows, share
+from gwg_dist.tools.errors import InputError
 
 INITS = ("reference", "data", "uniform")
 PART = 2**23  # sites that are drawn at once: 64 MB of uniform numbers

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from gwg_dist.data.base import DiscreteData, Splits, check_weights, split_rows
 from gwg_dist.data.files import read_arrays
-from gwg_dist.errors import InputError
 from gwg_dist.spaces import Binary, Categorical, Space
+from gwg_dist.tools.errors import InputError
 
 MAX_CATEGORIES = 2**20
 

@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from gwg_dist.batch import Batch, weighted_mean
-from gwg_dist.distributed import rank, share, world_size
-from gwg_dist.errors import InputError
-from gwg_dist.seeding import fixed_generator, make_generator
 from gwg_dist.spaces import Space
+from gwg_dist.tools.distributed import rank, share, world_size
+from gwg_dist.tools.errors import InputError
+from gwg_dist.tools.seeding import fixed_generator, make_generator
 
 BINARIZATIONS = ("dynamic", "static", "threshold")
 

@@ -7,7 +7,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from gwg_dist.errors import InputError
+from gwg_dist.tools.errors import InputError
 
 
 def read_arrays(path: str | Path, name: str) -> dict[str, np.ndarray]:

@@ -7,8 +7,8 @@ from torch import Tensor
 from gwg_dist.data.base import DiscreteData, Splits
 from gwg_dist.energies import IsingTorusEnergy
 from gwg_dist.samplers import GWG, Target, run_chain
-from gwg_dist.seeding import fixed_generator
 from gwg_dist.spaces import Binary
+from gwg_dist.tools.seeding import fixed_generator
 
 
 class IsingSamples(DiscreteData):

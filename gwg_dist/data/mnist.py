@@ -15,8 +15,8 @@ from torch import Tensor
 
 from gwg_dist.data.base import DiscreteData, Splits, binarize, check_binarization
 from gwg_dist.data.files import read_arrays
-from gwg_dist.errors import InputError
 from gwg_dist.spaces import Binary
+from gwg_dist.tools.errors import InputError
 
 NUM_VALIDATION = 10_000
 IDX_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"

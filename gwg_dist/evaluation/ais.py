@@ -13,10 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gwg_dist.distributed import gather_rows, rank, share, world_size
 from gwg_dist.evaluation.annealing import AnnealPoint, anneal
 from gwg_dist.samplers import Sampler, Target
 from gwg_dist.spaces import Space
+from gwg_dist.tools.distributed import gather_rows, rank, share, world_size
 
 SCHEDULES = ("linear", "sigmoid")
 LOW_ESS_FRACTION, LOW_ESS = 0.05, 5.0

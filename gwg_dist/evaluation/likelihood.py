@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gwg_dist.distributed import all_sum, rank, share, world_size
 from gwg_dist.evaluation.ais import AISResult
 from gwg_dist.evaluation.exact import unnormalised_log_prob
 from gwg_dist.target import Target
+from gwg_dist.tools.distributed import all_sum, rank, share, world_size
 
 
 class Likelihood(NamedTuple):

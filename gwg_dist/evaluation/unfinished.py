@@ -10,10 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gwg_dist.distributed import gather_rows, rank, share, world_size
 from gwg_dist.evaluation.annealing import AnnealPoint
 from gwg_dist.evaluation.assess import AISSettings
 from gwg_dist.spaces import Space
+from gwg_dist.tools.distributed import gather_rows, rank, share, world_size
 
 
 class Unfinished(NamedTuple):

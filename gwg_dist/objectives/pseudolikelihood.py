@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from gwg_dist.batch import Batch
-from gwg_dist.errors import InputError
 from gwg_dist.objectives.base import Objective, ObjectiveResult
 from gwg_dist.spaces import Change
 from gwg_dist.target import Target
+from gwg_dist.tools.errors import InputError
 
 
 class PseudoLikelihood(Objective):

@@ -11,10 +11,10 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from gwg_dist.distributed import rank
 from gwg_dist.samplers.base import Kernel, State
 from gwg_dist.samplers.fast import Compiled, Graphed, fastest
 from gwg_dist.target import Target, evaluation_mode
+from gwg_dist.tools.distributed import rank
 
 BACKENDS = ("auto", "plain", "eager", "compiled", "graph")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gwg_dist
-from gwg_dist.errors import InputError, LostError
+from gwg_dist.tools.errors import InputError, LostError
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -10,7 +10,7 @@ from typing import Any
 from jsonargparse import ArgumentError, Namespace
 
 from gwg_dist.cli import build_parser, instantiate
-from gwg_dist.errors import InputError
+from gwg_dist.tools.errors import InputError
 from gwg_dist.trainer import check, yardstick
 from gwg_dist.tune.space import Space, end_points, sorted_keys
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from gwg_dist.errors import InputError
+from gwg_dist.tools.errors import InputError
 from gwg_dist.tune.records import OPEN, Trial
 from gwg_dist.tune.space import Space
 

@@ -17,7 +17,7 @@ from itertools import product
 from typing import Any
 
 from gwg_dist.cli import nearest
-from gwg_dist.errors import InputError
+from gwg_dist.tools.errors import InputError
 
 KINDS = ("choice", "uniform", "log_uniform", "int", "log_int")
 DIGITS = 4  # significant, of what is drawn from a range

@@ -22,11 +22,11 @@ from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
 from gwg_dist.callbacks import AISLikelihood, console
 from gwg_dist.checkpoints import BEST, LAST, PREVIOUS
 from gwg_dist.cli import build_parser, quiet
-from gwg_dist.distributed import launched_rank
-from gwg_dist.errors import DivergedError, InputError
 from gwg_dist.evaluation import Assessment
 from gwg_dist.fit import fit
 from gwg_dist.runs import RESULTS
+from gwg_dist.tools.distributed import launched_rank
+from gwg_dist.tools.errors import DivergedError, InputError
 from gwg_dist.tune.records import (
     DIVERGED,
     LOG,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-FOLDER = Path(__file__).with_name("configs")
+FOLDER = Path(__file__).parents[1] / "configs"
 
 
 def config_names(kind: str) -> list[str]:

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import Store, TCPStore
 
-from gwg_dist.errors import LostError
+from gwg_dist.tools.errors import LostError
 
 SLICE = timedelta(seconds=1)
 T = TypeVar("T")
