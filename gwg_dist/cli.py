@@ -9,10 +9,8 @@ from __future__ import annotations
 import contextlib
 import difflib
 import inspect
-import logging
 import re
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,12 +20,13 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 
-from gwg_dist.callbacks import Adaptation, AISLikelihood, AveragedWeights, DivergenceGuard, console
+from gwg_dist.callbacks import Adaptation, AISLikelihood, AveragedWeights, DivergenceGuard
 from gwg_dist.data import DiscreteData
 from gwg_dist.module import EBMModule
 from gwg_dist.tools.distributed import initialized, launched_rank
 from gwg_dist.tools.errors import DivergedError, InputError, LostError
 from gwg_dist.tools.shipped import config_names, config_path
+from gwg_dist.tools.terminal import quiet, say_error
 
 DEFAULTS: dict[str, Any] = {
     "data": {"class_path": "gwg_dist.data.Digits"},
@@ -234,7 +233,7 @@ def fail(message: str, code: int = 2, *, on_every_rank: bool = False) -> NoRetur
     rank = launched_rank()
     if rank == 0 or on_every_rank:
         who = f"rank {rank}: " if rank and initialized() else ""
-        console.print(f"[bold red]error:[/] {_escape(who + message)}", soft_wrap=True)
+        say_error(who + message)
     sys.exit(code)
 
 
@@ -274,34 +273,5 @@ def errors_for_people() -> Iterator[None]:
         fail("interrupted", code=130)
 
 
-def quiet() -> None:
-    """Drop what the libraries say about themselves."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    ours = logging.getLogger("gwg_dist")
-    ours.setLevel(logging.INFO)
-    if not ours.handlers:
-        ours.addHandler(_ConsoleHandler())
-    for message in (
-        ".*does not have many workers.*", ".*LeafSpec.*", ".*srun.*available.*",
-        ".*litlogger.*", ".*Checkpoint directory.*exists.*", ".*Experiment logs directory.*exists.*",
-        ".*`log_every_n_steps`.*", ".*batch_size.*ambiguous.*", ".*infer the batch_size.*",
-        ".*`broadcast_buffers` is deprecated.*", ".*find unused parameters.*", ".*in the `DataLoader` init.*",
-    ):  # fmt: skip
-        warnings.filterwarnings("ignore", message=message)
-
-
-class _ConsoleHandler(logging.Handler):
-    """Messages as lines that no terminal width breaks."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        style = "bold red" if record.levelno >= logging.ERROR else None
-        console.print(record.getMessage(), style=style, markup=False, soft_wrap=True)
-
-
 def _space_of(data: DiscreteData) -> Any:
     return data.space
-
-
-def _escape(message: str) -> str:
-    return message.replace("[", "\\[")

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from gwg_dist.batch import weighted_mean
-from gwg_dist.callbacks import Interruption, assess_module, console, make_progress
+from gwg_dist.callbacks import Interruption, assess_module
 from gwg_dist.cli import run_command
 from gwg_dist.evaluation import (
     AISSettings,
@@ -38,6 +38,7 @@ from gwg_dist.runs import (
 from gwg_dist.strategy import meeting
 from gwg_dist.tools.distributed import rank, world_size
 from gwg_dist.tools.errors import InputError, Stopped
+from gwg_dist.tools.terminal import console, make_progress
 
 MAX_EXACT_STATES = 2**20
 

@@ -24,9 +24,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import Strategy
 
-from gwg_dist.callbacks import Interruption, assess_module, console, make_progress
+from gwg_dist.callbacks import Interruption, assess_module
 from gwg_dist.checkpoints import DAMAGED, newest_checkpoint, read_checkpoint
-from gwg_dist.cli import Parser, build_parser, errors_for_people, instantiate, plain, quiet, save_config
+from gwg_dist.cli import Parser, build_parser, errors_for_people, instantiate, plain, save_config
 from gwg_dist.evaluation import Assessment, Unfinished, collapse_warning
 from gwg_dist.module import EBMModule, check_resumable
 from gwg_dist.runs import (
@@ -49,6 +49,7 @@ from gwg_dist.runs import (
 from gwg_dist.tools.distributed import from_rank_0, launched_rank
 from gwg_dist.tools.errors import DivergedError, InputError, Stopped
 from gwg_dist.tools.seeding import STREAMS
+from gwg_dist.tools.terminal import console, make_progress, quiet
 from gwg_dist.trainer import KeepConfig, check, check_world, make_trainer, take_launched_world
 
 SHOWN = (RESULTS, "samples.png", "metrics", "tensorboard")

@@ -18,10 +18,10 @@ import sys
 from pathlib import Path
 
 import gwg_dist
-from gwg_dist.callbacks import console
-from gwg_dist.cli import Parser, build_parser, errors_for_people, instantiate, quiet, save_config
+from gwg_dist.cli import Parser, build_parser, errors_for_people, instantiate, save_config
 from gwg_dist.runs import RUN_DIR_VARIABLE, default_folder, expand_resume, make_folder, now, run_folder
 from gwg_dist.tools.errors import InputError
+from gwg_dist.tools.terminal import console, quiet
 
 SCRIPT, SETTINGS = "job.sbatch", "launched.yaml"
 

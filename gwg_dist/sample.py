@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gwg_dist.callbacks import console, make_progress, track
 from gwg_dist.cli import run_command
 from gwg_dist.pictures import save_grid
 from gwg_dist.runs import LoadedRun, load_run, make_folder
 from gwg_dist.samplers import run_chain
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.seeding import make_generator
+from gwg_dist.tools.terminal import console, make_progress, track
 
 STARTS = ("buffer", "reference")
 

@@ -12,11 +12,11 @@ from rich.table import Table
 from gwg_dist.bench import measure as clock
 from gwg_dist.bench.measure import Timing
 from gwg_dist.bench.rows import make_rows
-from gwg_dist.callbacks import console, make_progress, track
-from gwg_dist.cli import Parser, errors_for_people, quiet
+from gwg_dist.cli import Parser, errors_for_people
 from gwg_dist.runs import write_json
 from gwg_dist.samplers.run import BACKENDS
 from gwg_dist.tools.errors import InputError
+from gwg_dist.tools.terminal import console, make_progress, quiet, track
 
 DDP = "ddp"
 TABLE_WIDTH = 160

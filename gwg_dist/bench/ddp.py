@@ -18,12 +18,12 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from gwg_dist.batch import Batch
-from gwg_dist.callbacks import console
 from gwg_dist.energies import ResNetEnergy
 from gwg_dist.objectives import ContrastiveDivergence
 from gwg_dist.reference import Reference
 from gwg_dist.samplers import GWG, Target, run_chain
 from gwg_dist.spaces import Binary
+from gwg_dist.tools.terminal import console
 
 SPACE = Binary((14, 14))
 CHAINS, STEPS = 50, 10

@@ -9,11 +9,11 @@ import torch
 
 from gwg_dist.bench.measure import timed
 from gwg_dist.bench.rows import Model, Stepper
-from gwg_dist.callbacks import console, make_progress, track
 from gwg_dist.energies import Energy, IsingEnergy, IsingTorusEnergy, MLPEnergy, PottsEnergy, RBMEnergy
 from gwg_dist.samplers import GWG
 from gwg_dist.spaces import Binary, Categorical
 from gwg_dist.tools.errors import InputError
+from gwg_dist.tools.terminal import console, make_progress, track
 
 IMAGE = Binary((28, 28))
 ROUNDS = 3

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from gwg_dist.callbacks.interruption import Interruption
-from gwg_dist.callbacks.progress import console, progress_of, track
+from gwg_dist.callbacks.progress import progress_of
 from gwg_dist.data import DiscreteData, Splits
 from gwg_dist.evaluation import (
     AISSettings,
@@ -31,6 +31,7 @@ from gwg_dist.evaluation import (
 from gwg_dist.module import EBMModule
 from gwg_dist.tools.distributed import rank
 from gwg_dist.tools.seeding import make_generator
+from gwg_dist.tools.terminal import console, track
 
 CHECK_EVERY = 10  # temperatures between two looks at whether to stop
 

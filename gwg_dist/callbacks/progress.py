@@ -1,57 +1,19 @@
-"""A progress bar for iterations, and one for whatever runs inside an iteration.
-
-On a terminal: a live bar. Elsewhere (a log file, a batch job): a line every ten seconds.
-"""
+"""Progress of training: a live bar on a terminal; elsewhere (a log file, a batch job) a line every ten seconds."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from gwg_dist.module import EBMModule
+from gwg_dist.tools.terminal import REFRESH_SECONDS, console, make_progress
 
 LINE_SECONDS = 10.0
-REFRESH_SECONDS = 0.25
 SHOWN = {"loss": "loss {:+.2f}", "energy_gap": "gap {:+.2f}", "accept_prob": "accept {:.2f}", "hops": "hops {:.2f}"}
-
-console = Console(stderr=True, highlight=False)
-
-
-def make_progress() -> Progress:
-    """A bar of ours; it shows nothing where there is no terminal."""
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
-        TextColumn("{task.fields[text]}"), TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn(),
-        console=console, disable=not console.is_terminal, refresh_per_second=4,
-    )  # fmt: skip
-
-
-@contextmanager
-def track(progress: Progress | None, description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar for ``total`` rounds; call what it yields with the number of the round, as often as you like."""
-    if progress is None:
-        yield lambda _: None
-        return
-    task = progress.add_task(description, total=total, text="")
-    shown = time.monotonic()
-
-    def advance(done: int) -> None:
-        nonlocal shown
-        if time.monotonic() - shown > REFRESH_SECONDS:
-            shown = time.monotonic()
-            progress.update(task, completed=done)
-
-    try:
-        yield advance
-    finally:
-        progress.remove_task(task)
 
 
 class TrainingProgress(ProgressBar):

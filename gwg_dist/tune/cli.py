@@ -11,9 +11,10 @@ from typing import Any
 
 import yaml
 
-from gwg_dist.cli import Parser, errors_for_people, quiet
+from gwg_dist.cli import Parser, errors_for_people
 from gwg_dist.runs import make_folder
 from gwg_dist.tools.errors import InputError
+from gwg_dist.tools.terminal import quiet
 from gwg_dist.tune.recipe import Recipe
 from gwg_dist.tune.results import replace_text
 from gwg_dist.tune.space import Space, grid_points, parse_space, random_points

@@ -18,9 +18,9 @@ from ray.exceptions import RayError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.stopper import Stopper
 
-from gwg_dist.callbacks import console
 from gwg_dist.fit import REQUEUE
 from gwg_dist.tools.errors import LostError
+from gwg_dist.tools.terminal import console
 from gwg_dist.tune.cli import Sweep
 from gwg_dist.tune.recipe import Recipe
 from gwg_dist.tune.records import ENDS, FAILED, FINISHED, Trial, best_trial, last_error, read_trials

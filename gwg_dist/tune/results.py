@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from gwg_dist.callbacks import console
+from gwg_dist.tools.terminal import console
 from gwg_dist.tune.records import FINISHED, RUNNING, STOPPED, Evaluation, Trial, best_trial, signed
 from gwg_dist.tune.space import Space
 

@@ -10,7 +10,7 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial as RayTrial
 from rich.live import Live
 
-from gwg_dist.callbacks import console
+from gwg_dist.tools.terminal import console
 from gwg_dist.tune.records import (
     FAILED,
     FINISHED,

@@ -19,14 +19,15 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import Strategy
 from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
 
-from gwg_dist.callbacks import AISLikelihood, console
+from gwg_dist.callbacks import AISLikelihood
 from gwg_dist.checkpoints import BEST, LAST, PREVIOUS
-from gwg_dist.cli import build_parser, quiet
+from gwg_dist.cli import build_parser
 from gwg_dist.evaluation import Assessment
 from gwg_dist.fit import fit
 from gwg_dist.runs import RESULTS
 from gwg_dist.tools.distributed import launched_rank
 from gwg_dist.tools.errors import DivergedError, InputError
+from gwg_dist.tools.terminal import console, quiet
 from gwg_dist.tune.records import (
     DIVERGED,
     LOG,
