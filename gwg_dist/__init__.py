@@ -1,17 +1,23 @@
 """Deep energy-based models on discrete data, trained and measured with Gibbs-With-Gradients.
 
-The package is built in floors; imports point down only (``tests/test_architecture.py`` walks them):
+The package is built in floors. Imports point down only, parts of one floor do not know each other, and this table is
+what ``tests/test_architecture.py`` reads:
 
-    fit, evaluate, sample, bench,           command lines
-    tune, launch, doctor
-    module, callbacks, strategy             Lightning
-    testing                                 checks for kernels and energies of your own
-    chains, objectives, evaluation, data    what a training run is made of
-    energies, samplers                      models and kernels; they never import each other
-    target                                  p_beta as a kernel sees it
-    structure, reference                    what an energy knows of itself; where annealing starts
-    spaces, draws, batch, updates           torch only
-    tools                                   errors, random streams, ranks, configs by name
+    __main__                                                    the table of verbs
+    fit, evaluate, sample, tune, bench, launch, doctor          a command line each
+    training                                                    a run on disk and on machines
+    callbacks                                                   what happens around an iteration
+    module, testing                                             the method on one page; checks for parts of your own
+    iteration
+    chains, objectives, evaluation, data, pictures, updates     what a training run is made of
+    energies, samplers                                          models and kernels
+    target                                                      p_beta as a kernel sees it
+    structure, reference                                        what an energy knows of itself; where annealing starts
+    spaces                                                      the only place that knows binary from categorical
+    draws, batch
+    tools                                                       what every part may use
+
+Lightning is imported from ``module`` up and in ``data``; Ray in ``tune`` alone; samplers and energies need torch alone.
 
 One sign convention everywhere: an energy returns E(x), low where x is probable, and
 p(x) = ref(x) exp(-E(x)) / Z. ``gwg_dist.target`` flips it to f(x) = -E(x); a structure speaks of f from the start.

@@ -226,7 +226,7 @@ def host_name() -> Finding:
 
 def launcher() -> Finding:
     """Who started this process, and the world that a run would have."""
-    from gwg_dist.strategy import launched_world
+    from gwg_dist.training.processes import launched_world
 
     world = launched_world()
     if world is None:
@@ -301,8 +301,8 @@ def training() -> Finding:
     import torch
     from lightning.pytorch.callbacks import LambdaCallback
 
-    from gwg_dist.cli import build_parser, instantiate
-    from gwg_dist.trainer import make_trainer
+    from gwg_dist.training.settings import build_parser, instantiate
+    from gwg_dist.training.trainer import make_trainer
 
     parser = build_parser()
     config = parser.parse_args([
@@ -313,7 +313,7 @@ def training() -> Finding:
     objects, times = instantiate(parser, config), list[float]()
     clock = LambdaCallback(on_train_batch_end=lambda *_: times.append(time.monotonic()))
     with tempfile.TemporaryDirectory(prefix="doctor-") as folder:
-        trainer = make_trainer(config, objects, Path(folder), [clock], 0)
+        trainer = make_trainer(config, objects, Path(folder), callbacks=[clock])
         trainer.fit(objects.model, datamodule=objects.data)
     acceptance = float(objects.model.stats.accept_prob)  # waits for the device
     rate = (len(times) - 1) / max(times[-1] - times[0], 1e-9)
@@ -381,10 +381,10 @@ def doctor(*, quick: bool = False, run_dir: str = "runs") -> bool:
 def main(args: list[str] | None = None) -> None:
     """The command line. Exits with 0 where nothing failed, with 1 where something did, with 2 for a mistake."""
     try:
-        from gwg_dist.cli import Parser
+        from gwg_dist.tools.commands import make_parser
     except (ImportError, OSError):  # the table shows what is broken
         sys.exit(0 if doctor(quick="--quick" in sys.argv) else 1)
-    parser = Parser(prog="python -m gwg_dist.doctor", description=__doc__, allow_abbrev=False)
+    parser = make_parser("python -m gwg_dist.doctor", __doc__)
     parser.add_argument("--quick", action="store_true", help="leave out the training")
     parser.add_argument("--run_dir", type=str, default="runs", help="the folder whose disk is checked")
     config = parser.parse_args(args)

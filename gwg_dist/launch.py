@@ -9,19 +9,15 @@ its last checkpoint until it is done.
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import gwg_dist
-from gwg_dist.cli import Parser, build_parser, errors_for_people, instantiate, save_config
-from gwg_dist.runs import RUN_DIR_VARIABLE, default_folder, expand_resume, make_folder, now, run_folder
+from gwg_dist.tools.commands import errors_for_people, expand_option, make_parser
 from gwg_dist.tools.errors import InputError
-from gwg_dist.tools.terminal import console, quiet
+from gwg_dist.tools.terminal import quiet, say
 
 SCRIPT, SETTINGS = "job.sbatch", "launched.yaml"
 
@@ -123,6 +119,8 @@ def launch(
     if name in ("bash", "interactive"):
         raise InputError(f"name: Lightning takes a job called {name} for a shell; choose another")
     per_node = gpus or processes
+    from gwg_dist.tools.provenance import code_version
+
     folder, checkpoint = resolve(fit, per_node, nodes)
     interpreter = python or ("python" if container else sys.executable)
     settings = f"--config={shlex.quote(str(folder / SETTINGS))}{' --seed=$SLURM_ARRAY_TASK_ID' if seeds else ''}"
@@ -139,9 +137,9 @@ def launch(
     )  # fmt: skip
     path = folder / SCRIPT
     path.write_text(text)
-    console.print(f"written: {path}", soft_wrap=True)
+    say(f"written: {path}")
     if submit:
-        console.print(submitted(path), soft_wrap=True)
+        say(submitted(path))
     return path
 
 
@@ -150,17 +148,23 @@ def resolve(fit: list[str], per_node: int, nodes: int) -> tuple[Path, str]:
 
     Raises InputError, or exits with 2, for a bad setting or a folder that holds another run.
     """
+    from gwg_dist.tools.files import make_folder
+    from gwg_dist.training.folder import default_folder, find_place, now, resume_arguments
+    from gwg_dist.training.settings import build_parser, check, instantiate, save_config
+
     parser = build_parser()
-    config = parser.parse_args([*expand_resume(fit), f"--trainer.devices={per_node}", f"--trainer.num_nodes={nodes}"])
+    fit = expand_option(fit, "--resume", resume_arguments)
+    config = parser.parse_args([*fit, f"--trainer.devices={per_node}", f"--trainer.num_nodes={nodes}"])
+    check(config)
     instantiate(parser, config)
     if config.run_dir is None:
         config.run_dir = str(default_folder(config, now()))
-    folder, fresh = run_folder(config)
-    os.environ.pop(RUN_DIR_VARIABLE)  # sbatch would hand it to the job
-    make_folder(folder)
-    save_config(parser, config, folder / SETTINGS)
-    of_this_run = fresh or config.ckpt_path == "last" or Path(config.ckpt_path).resolve().parent == folder.resolve()
-    return folder, "last" if of_this_run else str(Path(config.ckpt_path).resolve())
+    place = find_place(config)
+    make_folder(place.folder, name="run_dir")
+    save_config(parser, config, place.folder / SETTINGS)
+    if place.checkpoint is None or place.is_own():
+        return place.folder, "last"
+    return place.folder, str(Path(place.checkpoint).resolve())
 
 
 def script(
@@ -200,24 +204,12 @@ def submitted(path: Path) -> str:
     return result.stdout.strip()
 
 
-def code_version() -> str:
-    """Version, commit, and whether there are changes that no commit has."""
-    if shutil.which("git") is None:
-        return f"gwg_dist {gwg_dist.__version__}, commit unknown"
-    described = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    commit = described.stdout.strip() if described.returncode == 0 else "commit unknown"
-    return f"gwg_dist {gwg_dist.__version__}, {commit}"
-
-
 def main(args: list[str] | None = None) -> None:
     """The command line. Exits with 2 for a mistake."""
     args = sys.argv[1:] if args is None else args
     cut = args.index("--") if "--" in args else len(args)
     quiet()
-    parser = Parser(prog="python -m gwg_dist.launch", description=__doc__, allow_abbrev=False)
+    parser = make_parser("python -m gwg_dist.launch", __doc__)
     parser.add_function_arguments(launch, skip={"fit"})
     config = parser.parse_args(args[:cut])
     with errors_for_people():

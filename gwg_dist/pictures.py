@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from gwg_dist.spaces import Space
+from gwg_dist.tools.files import replacing
 
 MIN_PICTURE_SIZE = 480
 PAPER, GAP = 255, 170
@@ -38,8 +39,6 @@ def save_grid(codes: Tensor, space: Space, path: str | Path) -> bool:
             space.num_categories - 1
         )
     scale = max(1, math.ceil(MIN_PICTURE_SIZE / max(grid.shape)))
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.tmp")
-    Image.fromarray(grid.repeat(scale, 0).repeat(scale, 1)).save(beside, format="PNG")
-    beside.replace(path)
+    with replacing(path) as beside:
+        Image.fromarray(grid.repeat(scale, 0).repeat(scale, 1)).save(beside, format="PNG")
     return True

@@ -154,7 +154,7 @@ def sweep() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def environment() -> dict[str, str]:
     """Of a process of its own."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("GWG_DIST_RUN_DIR", "LOCAL_RANK")}
+    kept = {name: value for name, value in os.environ.items() if name != "LOCAL_RANK"}
     return kept | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 

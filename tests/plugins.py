@@ -1,6 +1,7 @@
 """A user's own classes, picked by import path: an energy, samplers, a loss of the data alone, callbacks."""
 
 import os
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,19 +9,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from gwg_dist.batch import Batch
 from gwg_dist.callbacks import likelihood
 from gwg_dist.chains import DataChains
-from gwg_dist.checkpoints import AtomicCheckpointIO
 from gwg_dist.energies import Energy
 from gwg_dist.objectives import Objective, ObjectiveResult
 from gwg_dist.samplers import Info, Sampler, SurrogateGWG, Target
 from gwg_dist.samplers.base import accept_probability, select
 from gwg_dist.spaces import Space
 from gwg_dist.tools.distributed import rank
+from gwg_dist.training.checkpoints import AtomicCheckpointIO
 
 
 class Pairs(Energy):
@@ -206,3 +208,20 @@ class Watched(Callback):
 
     def write(self, phase: str) -> None:
         os.pwrite(self.phase, f"{phase:<12}".encode(), 0)
+
+
+class FullDisk(Callback):
+    """From one iteration to another no file can be written, as on a disk that is full.
+
+    Args:
+        first: iteration after which nothing can be written.
+        last: iteration after which there is room again.
+    """
+
+    def __init__(self, first: int, last: int = 1 << 40) -> None:
+        self.first, self.last = first, last
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step in (self.first, self.last):
+            room = 0 if trainer.global_step == self.first else resource.RLIM_INFINITY
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))

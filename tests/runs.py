@@ -25,15 +25,13 @@ def command(run_dir: Path, *args: str) -> list[str]:
 
 def run_fit(run_dir: Path, *args: str) -> Path:
     """A small fit in this process."""
-    for name in ("GWG_DIST_RUN_DIR", "LOCAL_RANK"):
-        os.environ.pop(name, None)
+    os.environ.pop("LOCAL_RANK", None)
     fit.main(command(run_dir, *args))
     return run_dir
 
 
 def fails(main, args: list[str], capsys: pytest.CaptureFixture[str], code: int = 2) -> str:
     """The one line that a command prints before it exits with ``code``."""
-    os.environ.pop("GWG_DIST_RUN_DIR", None)
     capsys.readouterr()
     with pytest.raises(SystemExit) as exit_info:
         main(args)
@@ -47,7 +45,7 @@ def fails(main, args: list[str], capsys: pytest.CaptureFixture[str], code: int =
 
 def start(module: str, args: list[str], log: Path, **environment: str) -> subprocess.Popen:
     """``python -m module`` in a process of its own, with its output in ``log``."""
-    clean = {name: value for name, value in os.environ.items() if name not in ("GWG_DIST_RUN_DIR", "LOCAL_RANK")}
+    clean = {name: value for name, value in os.environ.items() if name != "LOCAL_RANK"}
     clean |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
     with open(log, "ab") as file:
         return subprocess.Popen(
@@ -63,6 +61,16 @@ def run(module: str, args: list[str], log: Path, *, timeout: float = 200, **envi
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         raise
+
+
+def run_piped(module: str, args: list[str], log: Path) -> int:
+    """As ``run``, with the output through a pipe: a process that cannot write files can still print."""
+    found = subprocess.run(
+        [sys.executable, "-m", module, *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=ROOT, timeout=200,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    log.write_bytes(found.stdout)
+    return found.returncode
 
 
 def checkpoint(path: Path) -> dict:

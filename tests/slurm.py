@@ -70,9 +70,7 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environment = {
-            name: value for name, value in os.environ.items() if name not in ("GWG_DIST_RUN_DIR", "LOCAL_RANK")
-        }
+        self.environment = {name: value for name, value in os.environ.items() if name != "LOCAL_RANK"}
         self.environment |= {
             "SLURM_CONF": str(folder / "slurm.conf"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin",

@@ -1,7 +1,6 @@
 """Kernels that are tuned or given up while a run goes on: alike everywhere, once and for all, and remembered."""
 
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,9 +13,9 @@ from gwg_dist import evaluate, fit, sample
 from gwg_dist.callbacks import Adaptation, adapt, adaptation
 from gwg_dist.energies import MLPEnergy, RBMEnergy
 from gwg_dist.module import EBMModule, IterationStats
-from gwg_dist.runs import load_run
 from gwg_dist.samplers import GWG, Sampler, SurrogateGWG, Target, run_chain
 from gwg_dist.spaces import Binary
+from gwg_dist.training.loading import load_run
 from tests.plugins import Accepted, Flips
 from tests.runs import assert_same_state, checkpoint, run_fit
 
@@ -115,7 +114,6 @@ def test_a_resumed_run_has_given_up_too(tmp_path: Path) -> None:
 
 def test_a_kernel_that_the_user_chose_on_resuming_wins(tmp_path: Path, caplog) -> None:
     run_fit(tmp_path / "run", *POOR, "--trainer.max_steps=13")
-    os.environ.pop("GWG_DIST_RUN_DIR", None)
     kernels = ["--trainer.callbacks+=tests.plugins.Kernels"]
     with caplog.at_level(logging.WARNING, logger="gwg_dist"):
         fit.main(["--resume", str(tmp_path / "run"), "--trainer.max_steps=15", "--model.sampler=Gibbs", *kernels])
@@ -133,7 +131,6 @@ def test_a_checkpoint_from_before_there_was_adaptation(tmp_path: Path) -> None:
     without = config[: config.index("adaptation:")] + config[config.index("trainer:") :]
     (run_dir / "config.yaml").write_text(without)
     assert load_run(run_dir, "last", device="cpu").module.sampler == GWG()
-    os.environ.pop("GWG_DIST_RUN_DIR", None)
     fit.main(["--resume", str(run_dir), "--trainer.max_steps=8"])
     assert checkpoint(run_dir / "last.ckpt")["global_step"] == 8
 

@@ -1,6 +1,7 @@
 """The floors: imports point down, siblings do not know each other, samplers need torch alone."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,23 +9,12 @@ from pathlib import Path
 import gwg_dist
 
 PACKAGE = Path(gwg_dist.__file__).parent
-FLOORS = [
-    {"tools"},
-    {"draws", "batch", "updates"},
-    {"spaces"},
-    {"structure", "reference"},
-    {"target"},
-    {"energies", "samplers"},
-    {"chains", "objectives", "evaluation", "data", "pictures"},
-    {"module", "callbacks", "checkpoints", "strategy", "testing"},
-    {"cli"},
-    {"runs", "trainer"},
-    {"fit"},
-    {"evaluate", "sample", "bench", "launch", "tune", "doctor"},
-    {"__main__"},
-]
-# On two floors some parts build on others of the same floor.
-SIDEWAYS = {("callbacks", "module"), ("callbacks", "strategy"), ("checkpoints", "callbacks")}
+FLOORS = [set(line.split("  ")[0].split(", ")) for line in re.findall(r"^    (\S.*)$", gwg_dist.__doc__ or "", re.M)]
+MAY_IMPORT = {
+    "lightning": {"data", "module", "callbacks", "training", "tune", "doctor", "launch"},
+    "ray": {"tune"},
+    "rich": {"tools", "callbacks", "training", "tune", "bench", "doctor"},
+}
 
 
 def imports() -> list[tuple[str, str, Path]]:
@@ -44,21 +34,52 @@ def imports() -> list[tuple[str, str, Path]]:
     return [(a, b, path) for a, b, path in found if a != b]
 
 
+def name_of(path: Path) -> str:
+    """gwg_dist.room.file, or gwg_dist.room for what its ``__init__`` holds."""
+    return ".".join(["gwg_dist", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__")
+
+
+def imported_files(path: Path, files: dict[str, Path]) -> set[str]:
+    """The package's files that a file imports; a room's ``__init__`` counts for those who import from the room."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("gwg_dist."):
+            parts = {f"{node.module}.{alias.name}" for alias in node.names} & files.keys()
+            found |= parts or {node.module}
+    return found
+
+
 def test_every_part_has_a_floor() -> None:
     modules = {path.stem for path in PACKAGE.glob("*.py") if path.name != "__init__.py"}
     parts = modules | {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert parts == set().union(*FLOORS)
+    assert len(parts) == sum(map(len, FLOORS)), "a part has two floors"
 
 
 def test_imports_point_down() -> None:
     floor = {part: number for number, parts in enumerate(FLOORS) for part in parts}
-    wrong = [
-        f"{path.name}: {a} imports {b}"
-        for a, b, path in imports()
-        if floor[b] > floor[a] or (floor[b] == floor[a] and (a, b) not in SIDEWAYS)
-    ]
+    wrong = [f"{path.name}: {a} imports {b}" for a, b, path in imports() if floor[b] <= floor[a]]
     assert wrong == []
     assert len(imports()) > 50
+
+
+def test_no_circles_between_files() -> None:
+    """Also within a room, and where an import waits inside a function."""
+    files = {name_of(path): path for path in PACKAGE.rglob("*.py") if "tune" not in path.parts}
+    below = {name: imported_files(path, files) - {name} for name, path in files.items()}
+    while leaves := {name for name, names in below.items() if not names & below.keys()}:
+        below = {name: names for name, names in below.items() if name not in leaves}
+    assert below == {}
+
+
+def test_heavy_libraries_stay_in_their_rooms() -> None:
+    for library, rooms in MAY_IMPORT.items():
+        found = {
+            path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+            for path in PACKAGE.rglob("*.py")
+            if re.search(rf"^\s*(from|import) {library}\b", path.read_text(), re.M)
+        }
+        assert found <= rooms, library
 
 
 def test_samplers_need_torch_alone() -> None:

@@ -110,8 +110,9 @@ def test_an_optimizer_takes_the_learning_rate_unless_it_has_its_own() -> None:
     assert make_optimizer(torch.optim.SGD, weights, 0.1).param_groups[0]["lr"] == 0.1
     assert make_optimizer(lambda p: torch.optim.SGD(p, lr=0.5), weights, 0.1).param_groups[0]["lr"] == 0.5
     module = EBMModule(RBMEnergy(Binary(4)), optimizer=torch.optim.SGD, learning_rate=0.1)
-    module.configure_optimizers()
-    assert module._learning_rates == [0.1]
+    made = module.configure_optimizers()["optimizer"]
+    assert isinstance(made, torch.optim.SGD)
+    assert made.param_groups[0]["lr"] == 0.1
 
 
 def test_learning_rate_reaches_the_optimizer_of_the_command_line(tmp_path: Path) -> None:

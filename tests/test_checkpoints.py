@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import resource
 import shutil
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import pytest
 import torch
 
 from gwg_dist import fit
-from gwg_dist.checkpoints import AtomicCheckpointIO, newest_checkpoint, read_checkpoint
 from gwg_dist.tools.errors import InputError
-from tests.runs import assert_same_state, checkpoint, command, fails, run, run_fit
+from gwg_dist.training.checkpoints import AtomicCheckpointIO, newest_checkpoint, read_checkpoint
+from tests.runs import assert_same_state, checkpoint, command, fails, run, run_fit, run_piped
 
 SETTINGS = ["--checkpoint_every=5", "--evaluation.every=10", "--pictures_every=0"]
 
@@ -83,23 +84,52 @@ def test_a_hostile_pickle_is_refused(stopped: Path, tmp_path: Path, capsys: pyte
 
 
 def test_a_full_disk_keeps_what_was_there(stopped: Path, tmp_path: Path) -> None:
-    """The device that is always full stands for the disk; a later save, and the run, go on once there is room."""
+    """Writes that fail leave the file before; a later save goes on, and nothing lies about."""
+    path = tmp_path / "last.ckpt"
+    shutil.copy(stopped / "last.ckpt", path)
+    before, io = path.read_bytes(), AtomicCheckpointIO()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+        io.save_checkpoint({"weights": torch.zeros(1_000_000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "could not be written" in io.failure
+    assert "File too large" in io.failure
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+    io.save_checkpoint({"weights": torch.zeros(1_000_000)}, path)
+    assert io.failure == ""
+    assert checkpoint(path)["weights"].shape == (1_000_000,)
+    assert path.with_name("previous.ckpt").read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("last", [37, 100])
+def test_a_run_on_a_full_disk_says_so_and_goes_on(last: int, tmp_path: Path) -> None:
+    """Nothing can be written from iteration 12 on, for a while or to the end: lines, no traceback, nothing torn."""
     run_dir, log = tmp_path / "run", tmp_path / "log"
-    shutil.copytree(stopped, run_dir)
-    before = (run_dir / "last.ckpt").read_bytes()
-    io = AtomicCheckpointIO()
-    (run_dir / "last.ckpt.tmp").symlink_to("/dev/full")
-    io.save_checkpoint({"weights": torch.zeros(1_000_000)}, run_dir / "last.ckpt")
-    assert "No space left" in io.failure
-    assert (run_dir / "last.ckpt").read_bytes() == before
-    assert not (run_dir / "last.ckpt.tmp").is_symlink()
-    (run_dir / "last.ckpt.tmp").symlink_to("/dev/full")
-    assert run("gwg_dist.fit", ["--resume", str(run_dir), "--trainer.max_steps=30"], log) == 0, log.read_text()
-    printed = " ".join(log.read_text().split())
-    assert "last.ckpt could not be written" in printed
-    assert "training goes on" in printed
-    assert checkpoint(run_dir / "last.ckpt")["global_step"] == 30
-    assert checkpoint(run_dir / "previous.ckpt")["global_step"] == 20
+    args = command(
+        run_dir, "--trainer.max_steps=40", "--evaluation.every=20", "--pictures_every=10", "--checkpoint_every=10",
+        "--trainer.log_every_n_steps=1", "--trainer.callbacks=tests.plugins.FullDisk", "--trainer.callbacks.first=12",
+        f"--trainer.callbacks.last={last}",
+    )  # fmt: skip
+    code = run_piped("gwg_dist.fit", args, log)
+    printed = log.read_text()
+    assert "Traceback" not in printed
+    for what in ("metrics", "tensorboard", "a picture of the chains", "last.ckpt", "best.ckpt"):
+        assert f"{what} could not be written" in printed, what
+    assert printed.count("metrics could not be written") == 1
+    assert not list(run_dir.rglob("*.tmp"))
+    if last == 37:
+        assert code == 0, printed
+        assert checkpoint(run_dir / "last.ckpt")["global_step"] == 40
+        rows = (run_dir / "metrics/from_0000000/metrics.csv").read_text()
+        assert all(f",{step}," in rows for step in range(40)), "the log lost iterations"
+    else:
+        assert code == 1
+        assert "error: the state of iteration 40 could not be kept" in printed
+        assert checkpoint(run_dir / "last.ckpt")["global_step"] == 10
 
 
 @pytest.mark.slow
@@ -108,14 +138,14 @@ def test_a_last_state_that_cannot_be_kept_is_an_error(processes: int, stopped: P
     """One line, on rank 0, exit code 1, and what was there before."""
     run_dir, log = tmp_path / "run", tmp_path / "log"
     shutil.copytree(stopped, run_dir)
-    (run_dir / "last.ckpt.tmp").mkdir()
-    (run_dir / "last.ckpt.tmp/inside").touch()
+    shutil.move(run_dir / "last.ckpt", run_dir / "previous.ckpt")
+    (run_dir / "last.ckpt/inside").mkdir(parents=True)  # no file takes the place of a folder
     devices = [f"--trainer.devices={processes}"]
     assert run("gwg_dist.fit", ["--resume", str(run_dir), "--trainer.max_steps=30", *devices], log) == 1
     printed = log.read_text()
     assert printed.count("error: the state of iteration 30 could not be kept") == 1
     assert "Traceback" not in printed
-    assert checkpoint(run_dir / "last.ckpt")["global_step"] == 20
+    assert checkpoint(run_dir / "previous.ckpt")["global_step"] == 20
 
 
 def test_the_file_that_was_asked_for_is_the_one_that_is_read(stopped: Path, tmp_path: Path) -> None:

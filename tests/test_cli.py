@@ -1,13 +1,13 @@
 """Mistakes get one line that names the key, and exit code 2; every experiment in configs/ runs."""
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from gwg_dist import bench, cli, evaluate, fit, sample
+from gwg_dist import bench, evaluate, fit, sample
+from gwg_dist.training.settings import build_parser
 from tests.conftest import ROOT
 from tests.runs import fails
 
@@ -104,12 +104,12 @@ def test_print_config_is_a_config(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert values["model"]["energy"]["class_path"].endswith("ResNetEnergy")
     assert values["model"]["sampler"]["init_args"] == {"temperature": 2.0, "balancing": "sqrt"}
     (tmp_path / "printed.yaml").write_text(printed)
-    config = cli.build_parser().parse_args(["--config", str(tmp_path / "printed.yaml"), "--model.num_steps=77"])
+    config = build_parser().parse_args(["--config", str(tmp_path / "printed.yaml"), "--model.num_steps=77"])
     assert config.model.num_steps == 77
 
 
 def test_digits_experiment_is_the_default() -> None:
-    parser = cli.build_parser()
+    parser = build_parser()
     path = ROOT / "configs/experiment/digits.yaml"
     assert parser.dump(parser.parse_args([])) == parser.dump(parser.parse_args(["--config", str(path)]))
 
@@ -128,7 +128,6 @@ def test_every_experiment_runs_two_iterations(path: Path, tmp_path: Path, reques
         args += ["--model.energy.num_channels=4"]
     if "IsingSamples" in text:
         args += ["--data.num_steps=20"]
-    os.environ.pop("GWG_DIST_RUN_DIR", None)
     fit.main(args)
     assert torch.load(tmp_path / "run/last.ckpt", weights_only=True)["global_step"] == 2
     assert (tmp_path / "run/results.json").is_file()
@@ -137,7 +136,7 @@ def test_every_experiment_runs_two_iterations(path: Path, tmp_path: Path, reques
 
 def test_experiments_hold_only_differences() -> None:
     """No experiment repeats a default of the code. digits.yaml names its data so that there is something to edit."""
-    parser = cli.build_parser()
+    parser = build_parser()
     defaults = parser.parse_args([]).as_dict()
 
     def repeated(given: dict, known: dict, where: str) -> list[str]:

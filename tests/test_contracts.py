@@ -305,5 +305,5 @@ def test_a_batch_larger_than_the_buffer_is_refused() -> None:
     buffer = ChainBuffer(size=5)
     data = torch.zeros(6, 4, dtype=torch.uint8)
     buffer.setup(space, Reference(space), data, generator=generator)
-    with pytest.raises(ValueError, match="size must be at least the batch size"):
+    with pytest.raises(ValueError, match=r"size must be at least data\.batch_size, got 5 and 6"):
         buffer.start(data, generator=generator)

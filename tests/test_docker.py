@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from gwg_dist.cli import build_parser
+from gwg_dist.training.settings import build_parser
 from tests.conftest import ROOT
 
 DOCKERFILE = ROOT / "docker/Dockerfile"
@@ -161,7 +161,7 @@ class Replay:
         for name, body in {**{name: f'echo "{name} $*" >> {self.calls}' for name in RECORDED}, **(shims or {})}.items():
             (shim_folder / name).write_text(f"#!/bin/sh\n{body}\n")
             (shim_folder / name).chmod(0o755)
-        drop = ("PYTHONPATH", "PIP_CONSTRAINT", "VIRTUAL_ENV", "GWG_DIST_RUN_DIR", "LOCAL_RANK")
+        drop = ("PYTHONPATH", "PIP_CONSTRAINT", "VIRTUAL_ENV", "LOCAL_RANK")
         self.env = {name: value for name, value in os.environ.items() if name not in drop}
         self.path = f"{base / 'bin'}:{os.environ['PATH']}"
         self.env |= {"PATH": f"{shim_folder}:{self.path}", "HOME": str(root), "PIP_NO_COMPILE": "1"}

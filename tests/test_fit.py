@@ -1,7 +1,6 @@
 """A run from its beginning to its end: files, resuming, being killed, diverging."""
 
 import json
-import os
 import shutil
 import signal
 import time
@@ -14,7 +13,7 @@ from PIL import Image
 
 from gwg_dist import evaluate, fit, sample
 from gwg_dist.data import Digits
-from gwg_dist.runs import load_run
+from gwg_dist.training.loading import load_run
 from tests.runs import assert_same_state, checkpoint, command, fails, run, run_fit, start
 
 
@@ -78,7 +77,6 @@ def test_resuming_changes_nothing(finished: Path, tmp_path: Path) -> None:
     settings = ["--checkpoint_every=10", "--evaluation.every=10", "--pictures_every=10"]
     run_fit(tmp_path / "run", "--trainer.max_steps=17", *settings)
     assert checkpoint(tmp_path / "run/last.ckpt")["global_step"] == 17
-    os.environ.pop("GWG_DIST_RUN_DIR", None)
     fit.main(["--resume", str(tmp_path / "run"), "--trainer.max_steps=30"])
     assert_same_state(tmp_path / "run/last.ckpt", finished / "last.ckpt")
     assert (tmp_path / "run/config.1.yaml").is_file()
@@ -174,7 +172,6 @@ def test_what_a_resumed_run_may_change(finished: Path, tmp_path: Path, capsys: p
     ):
         assert expected in fails(fit.main, resume(run_dir, "--trainer.max_steps=32", setting), capsys)
         assert (run_dir / "config.yaml").read_text() == config
-    os.environ.pop("GWG_DIST_RUN_DIR", None)
     fit.main(resume(run_dir, "--trainer.max_steps=40", "--model.learning_rate=1e-12"))
     before, after = checkpoint(finished / "last.ckpt"), checkpoint(run_dir / "last.ckpt")
     assert after["global_step"] == 40
@@ -184,7 +181,6 @@ def test_what_a_resumed_run_may_change(finished: Path, tmp_path: Path, capsys: p
 
 
 def test_a_branch_starts_from_the_run_and_leaves_it(finished: Path, tmp_path: Path) -> None:
-    os.environ.pop("GWG_DIST_RUN_DIR", None)
     fit.main(resume(finished, f"--run_dir={tmp_path / 'branch'}", "--trainer.max_steps=32"))
     assert checkpoint(tmp_path / "branch/last.ckpt")["global_step"] == 32
     assert checkpoint(finished / "last.ckpt")["global_step"] == 30
@@ -268,7 +264,6 @@ def test_collapsed_weights_are_said(tmp_path: Path, capsys: pytest.CaptureFixtur
     """One temperature is far too few for two sharp modes: said twice, and no checkpoint is chosen by it."""
     args = ["--model.energy=tests.plugins.Peaked", f"--run_dir={tmp_path / 'run'}", "--trainer.max_steps=2"]
     args += ["--evaluation.num_temperatures=1", "--evaluation.final_temperatures=1", "--trainer.accelerator=cpu"]
-    os.environ.pop("GWG_DIST_RUN_DIR", None)
     fit.main(args)
     printed = " ".join(capsys.readouterr().err.split())
     assert printed.count("AIS chains carry the estimate; do not believe this likelihood") == 2
@@ -281,7 +276,6 @@ def test_weights_that_training_could_not_judge_are_judged_after_it(tmp_path: Pat
     """Too few temperatures during training, enough after it: the last weights become the best."""
     args = ["--model.energy=tests.plugins.Peaked", "--model.energy.strength=0.08", f"--run_dir={tmp_path / 'run'}"]
     args += ["--trainer.max_steps=2", "--evaluation.num_temperatures=1", "--evaluation.final_temperatures=500"]
-    os.environ.pop("GWG_DIST_RUN_DIR", None)
     fit.main([*args, "--trainer.accelerator=cpu"])
     results = json.loads((tmp_path / "run/results.json").read_text())
     assert results["checkpoint"] == "last.ckpt"
@@ -323,7 +317,6 @@ def test_a_run_without_chains_learns_and_is_evaluated(without_chains: Path) -> N
 
 def test_a_run_without_chains_goes_on_bit_for_bit(without_chains: Path, tmp_path: Path) -> None:
     run_fit(tmp_path / "run", *PSEUDO, "--trainer.max_steps=61")
-    os.environ.pop("GWG_DIST_RUN_DIR", None)
     fit.main(["--resume", str(tmp_path / "run"), "--trainer.max_steps=100"])
     assert_same_state(tmp_path / "run/last.ckpt", without_chains / "last.ckpt")
 

@@ -9,8 +9,8 @@ import pytest
 
 import gwg_dist
 from gwg_dist import __main__ as command_line
-from gwg_dist import cli
 from gwg_dist.tools.shipped import config_names, config_path
+from gwg_dist.training.settings import build_parser
 from tests.conftest import ROOT
 from tests.runs import fails
 
@@ -63,12 +63,12 @@ def test_configs_are_found_by_name_and_a_file_wins(tmp_path: Path, monkeypatch: 
         for name in config_names(kind):
             assert Path(config_path(name, kind)).samefile(next((ROOT / "configs" / kind).rglob(f"{name}.yaml")))
     Path("digits").write_text("seed: 5")
-    assert cli.build_parser().parse_args(["--config", "digits"]).seed == 5
+    assert build_parser().parse_args(["--config", "digits"]).seed == 5
 
 
 def test_a_config_that_is_not_there(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    parse = cli.build_parser().parse_args
+    parse = build_parser().parse_args
     assert "there is no file digitz (did you mean digits?)" in fails(parse, ["--config", "digitz"], capsys)
     assert "by name there are digits, " in fails(parse, ["--config=/nowhere/x.yaml"], capsys)
 

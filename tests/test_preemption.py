@@ -199,7 +199,7 @@ def test_one_rank_is_told_in_the_closing_evaluation(told: int, tmp_path: Path) -
 
 def torchrun(folder: Path, log: Path, *args: str, restarts: int = 0) -> subprocess.Popen:
     """The launch script, with two processes."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("GWG_DIST_RUN_DIR", "LOCAL_RANK")}
+    environment = {name: value for name, value in os.environ.items() if name != "LOCAL_RANK"}
     environment |= {"PYTHONPATH": str(ROOT), "PROCESSES": "2", "RESTARTS": str(restarts), "OMP_NUM_THREADS": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     with open(log, "ab") as file:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gwg_dist import cli, doctor, evaluate, launch, sample
+from gwg_dist import doctor, evaluate, launch, sample
 from gwg_dist.bench.cli import bench
+from gwg_dist.tools.commands import Parser
+from gwg_dist.training.settings import build_parser
 from gwg_dist.tune.cli import Sweep
 from tests.conftest import ROOT
 
@@ -38,12 +40,12 @@ def test_its_settings_exist(module: str, arguments: str) -> None:
         if "--resume" in args:
             where = args.index("--resume")
             args[where : where + 2] = []
-        cli.build_parser().parse_args(args)
+        build_parser().parse_args(args)
         return
     if "--" in args:
-        cli.build_parser().parse_args(args[args.index("--") + 1 :])
+        build_parser().parse_args(args[args.index("--") + 1 :])
         args = args[: args.index("--")]
-    parser = cli.Parser(prog=module)
+    parser = Parser(prog=module)
     if module == "gwg_dist.tune":
         pytest.importorskip("ray")
         parser.add_argument("-c", "--config", action="config")

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
-from gwg_dist import cli, fit
+from gwg_dist import fit
+from gwg_dist.tools.commands import AGAIN
+from gwg_dist.training.settings import build_parser
 from gwg_dist.tune import cli as tune_cli
 from gwg_dist.tune.records import LOG, Evaluation, Trial, read_trials, trial_folder
 from gwg_dist.tune.space import parse_space
@@ -262,12 +264,11 @@ def test_what_a_sweep_writes(halved: Path) -> None:
 def test_the_best_settings_run(halved: Path, tmp_path: Path) -> None:
     """best.yaml is a config of fit: the best trial's settings, none of a trial's own."""
     best = max(read_trials(halved), key=lambda trial: max(e.value or -1e9 for e in trial.evaluations))
-    config = cli.build_parser().parse_args(["--config", str(halved / "best.yaml")])
+    config = build_parser().parse_args(["--config", str(halved / "best.yaml")])
     assert config.model.learning_rate == best.point[RATE]
     assert config.trainer.enable_progress_bar is None
     assert config.checkpoint_every == 500
     assert config.ckpt_path is None
-    os.environ.pop("GWG_DIST_RUN_DIR", None)
     fit.main(["--config", str(halved / "best.yaml"), f"--run_dir={tmp_path / 'run'}", "--trainer.max_steps=2"])
     assert runs.checkpoint(tmp_path / "run/last.ckpt")["global_step"] == 2
 
@@ -338,7 +339,7 @@ def test_an_interrupted_sweep_says_how_to_go_on(tmp_path: Path) -> None:
     with started(["--config", str(path), f"--sweep_dir={folder}"], log) as process:
         wait_for(lambda: any(trial.iteration for trial in read_trials(folder)), process, log)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == fit.REQUEUE, log.read_text()
+        assert process.wait(60) == AGAIN, log.read_text()
     assert f"go on with: python -m gwg_dist.tune --resume {folder}" in log.read_text()
     assert "Traceback" not in log.read_text()
     assert {trial.state for trial in read_trials(folder)} == {"open"}

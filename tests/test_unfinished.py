@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from gwg_dist import evaluate
-from gwg_dist.callbacks import AISLikelihood, Interruption, likelihood
+from gwg_dist.callbacks import AISLikelihood, likelihood
 from gwg_dist.evaluation import AISSettings, AnnealPoint, Unfinished, ais_result, ais_start, anneal, set_aside, take_up
 from gwg_dist.evaluation.annealing import _Chains
-from gwg_dist.runs import Waiting
 from gwg_dist.samplers import GWG
 from gwg_dist.spaces import Binary, Categorical, Space
+from gwg_dist.training.interruption import Interruption
+from gwg_dist.training.results import Waiting
 from tests.kernels import make_target
 from tests.runs import assert_same_state, checkpoint, run_fit
 

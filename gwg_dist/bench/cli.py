@@ -12,11 +12,12 @@ from rich.table import Table
 from gwg_dist.bench import measure as clock
 from gwg_dist.bench.measure import Timing
 from gwg_dist.bench.rows import make_rows
-from gwg_dist.cli import Parser, errors_for_people
-from gwg_dist.runs import write_json
-from gwg_dist.samplers.run import BACKENDS
+from gwg_dist.samplers import check_backend
+from gwg_dist.tools.commands import errors_for_people, make_parser
 from gwg_dist.tools.errors import InputError
-from gwg_dist.tools.terminal import console, make_progress, quiet, track
+from gwg_dist.tools.files import write_json
+from gwg_dist.tools.provenance import provenance
+from gwg_dist.tools.terminal import console, make_progress, quiet, say, track
 
 DDP = "ddp"
 TABLE_WIDTH = 160
@@ -45,8 +46,10 @@ def bench(
         out: the JSON file.
         device: "cpu" or "cuda"; a CUDA device where there is one.
     """
-    if backend not in BACKENDS:
-        raise InputError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    try:
+        check_backend(backend)
+    except ValueError as error:
+        raise InputError(str(error)) from error
     for name, value in (("num_chains", num_chains), ("rounds", rounds)):
         if value < 1:
             raise InputError(f"{name} must be positive, got {value}")
@@ -57,12 +60,12 @@ def bench(
     if only.lower() == DDP:
         from gwg_dist.bench.ddp import weak_scaling
 
-        return written({"machine": clock.hardware(where), "ddp": weak_scaling(quick=quick)}, path)
+        return written({"machine": provenance(where), "ddp": weak_scaling(quick=quick)}, path)
     clock.pin(where)
     if sweep:
         from gwg_dist.bench.scaling import scaling
 
-        return written({"machine": clock.hardware(where), "scaling": scaling(where, quick=quick, out=path)}, path)
+        return written({"machine": provenance(where), "scaling": scaling(where, quick=quick, out=path)}, path)
     torch.manual_seed(0)
     rows = make_rows(quick=quick, chains=num_chains, backend=backend, device=where)
     rows = [row for row in rows if only.lower() in row.name.lower()]
@@ -74,7 +77,7 @@ def bench(
         for number, row in enumerate(rows):
             advance(number)
             timings.append(clock.measure(row, rounds=3 if quick else rounds, device=where, peak=peak))
-    machine = clock.hardware(where) | {"product peak, GFLOP/s": round(peak / 1e9, 1)}
+    machine = provenance(where) | {"product peak, GFLOP/s": round(peak / 1e9, 1)}
     (console if console.is_terminal else Console(width=TABLE_WIDTH)).print(timing_table(timings, machine))
     if not clock.has_bfloat16(where):
         console.print("bfloat16 is emulated on this CPU, tens of times slower: its rows are left out", soft_wrap=True)
@@ -83,8 +86,8 @@ def bench(
 
 def written(content: dict, path: Path) -> Path:
     """Write the JSON and say where."""
-    write_json(content, path)
-    console.print(f"written to {path}", soft_wrap=True)
+    write_json(path, content)
+    say(f"written to {path}")
     return path
 
 
@@ -111,7 +114,7 @@ def main(args: list[str] | None = None) -> None:
     import gwg_dist.bench
 
     quiet()
-    parser = Parser(prog="python -m gwg_dist.bench", description=gwg_dist.bench.__doc__, allow_abbrev=False)
+    parser = make_parser("python -m gwg_dist.bench", gwg_dist.bench.__doc__)
     parser.add_argument("--quick", action="store_true", help="shorter, and three rounds")
     parser.add_argument("--sweep", action="store_true", help="scaling with chains, sites and categories, and a plot")
     parser.add_function_arguments(bench, skip={"quick", "sweep"})

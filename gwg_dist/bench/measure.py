@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import platform
 import resource
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-import gwg_dist
+from gwg_dist.tools.provenance import cpu_flags
 
 MB = 2**20
 
@@ -128,31 +126,4 @@ def pin(device: torch.device) -> None:
 
 def has_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 itself."""
-    return device.type == "cuda" or bool({"avx512_bf16", "amx_bf16"} & _flags())
-
-
-def _flags() -> set[str]:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return set(next((line for line in lines if line.startswith("flags")), "").split())
-
-
-def hardware(device: torch.device) -> dict[str, Any]:
-    """What the figures were measured on."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        lines = info.read_text().splitlines()
-        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    else:
-        name += next((f" ({kind})" for kind in ("avx512_bf16", "avx512f", "avx2") if kind in _flags()), "")
-    return {
-        "device": name,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "gwg_dist": gwg_dist.__version__,
-        "python": platform.python_version(),
-        "date": time.strftime("%Y-%m-%d"),
-    }
+    return device.type == "cuda" or bool({"avx512_bf16", "amx_bf16"} & cpu_flags())

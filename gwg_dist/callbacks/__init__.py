@@ -3,12 +3,12 @@
 from gwg_dist.callbacks.adaptation import Adaptation, adapt
 from gwg_dist.callbacks.averaging import AveragedWeights
 from gwg_dist.callbacks.guard import DivergenceGuard
-from gwg_dist.callbacks.interruption import Interruption
-from gwg_dist.callbacks.likelihood import AISLikelihood, assess_module, averaged_weights
+from gwg_dist.callbacks.likelihood import AISLikelihood, assess_module
+from gwg_dist.callbacks.metrics import TrainingMetrics
 from gwg_dist.callbacks.progress import TrainingProgress, progress_of
 from gwg_dist.callbacks.watch import CouplingError, SamplePictures
 
 __all__ = [
-    "AISLikelihood", "Adaptation", "AveragedWeights", "CouplingError", "DivergenceGuard", "Interruption",
-    "SamplePictures", "TrainingProgress", "adapt", "assess_module", "averaged_weights", "progress_of",
+    "AISLikelihood", "Adaptation", "AveragedWeights", "CouplingError", "DivergenceGuard",
+    "SamplePictures", "TrainingMetrics", "TrainingProgress", "adapt", "assess_module", "progress_of",
 ]  # fmt: skip

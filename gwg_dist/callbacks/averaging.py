@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
+
+from gwg_dist.module import EBMModule
 
 
 class AveragedWeights(EMAWeightAveraging):
     """Averages the weights after every iteration; evaluation and ``state_dict`` of a checkpoint use the average.
 
-    Buffers are copied, not averaged: the reference is fitted before the copy is made, and stays normalised.
+    Buffers, the fitted reference among them, are copied after every iteration and not averaged.
 
     Args:
         decay: of the average, in [0, 1); 0 turns averaging off.
@@ -24,5 +30,15 @@ class AveragedWeights(EMAWeightAveraging):
         super().__init__(use_buffers=False, decay=decay)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        pl_module.setup(stage)  # callbacks come before the module, and the copy must hold the fitted reference
         super().setup(trainer, pl_module, stage)
+        assert isinstance(pl_module, EBMModule)
+        pl_module.evaluated_weights = partial(self.in_place, trainer, pl_module)
+
+    @contextmanager
+    def in_place(self, trainer: Trainer, module: LightningModule) -> Iterator[None]:
+        """Within it ``module`` holds the averaged weights, by the hooks that swap them for Lightning's validation."""
+        self.on_validation_epoch_start(trainer, module)
+        try:
+            yield
+        finally:
+            self.on_validation_epoch_end(trainer, module)

@@ -8,11 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, WeightAveraging
+from lightning.pytorch.callbacks import Callback
 from rich.progress import Progress
 from torch import Tensor
 
-from gwg_dist.callbacks.interruption import Interruption
 from gwg_dist.callbacks.progress import progress_of
 from gwg_dist.data import DiscreteData, Splits
 from gwg_dist.evaluation import (
@@ -31,7 +30,7 @@ from gwg_dist.evaluation import (
 from gwg_dist.module import EBMModule
 from gwg_dist.tools.distributed import rank
 from gwg_dist.tools.seeding import make_generator
-from gwg_dist.tools.terminal import console, track
+from gwg_dist.tools.terminal import say, track
 
 CHECK_EVERY = 10  # temperatures between two looks at whether to stop
 
@@ -88,10 +87,10 @@ def held_out(splits: Splits) -> dict[str, tuple[Tensor, Tensor | None]]:
 class AISLikelihood(Callback):
     """Logs val/log_likelihood, test/log_likelihood (nats) and the state of the AIS weights; warns when they collapse.
 
-    Put it after a WeightAveraging callback, so that it sees that iteration's average. ``latest`` is the newest
-    assessment and its iteration. An evaluation that a signal cuts short is ``due``, and the checkpoint holds how far it
-    came: the resumed run goes on with it first. The newest weights are ``undecided`` where their evaluation is due or
-    its weights have collapsed.
+    Put it after AveragedWeights, so that it sees that iteration's average. ``module.assessment`` is the newest
+    assessment and its iteration. ``stop``, where it is set, is asked on all ranks every few temperatures. An evaluation
+    that it cuts short is ``due``, and the checkpoint holds how far it came: the resumed run goes on with it first. The
+    newest weights are ``undecided`` where their evaluation is due or its AIS weights have collapsed.
 
     Args:
         every: iterations between two evaluations; the last iteration is evaluated as well. 0 turns it off.
@@ -118,7 +117,7 @@ class AISLikelihood(Callback):
         self.every = every
         self.settings = AISSettings(num_chains, num_temperatures, schedule)
         self.final_settings = replace(self.settings, num_temperatures=final_temperatures)
-        self.latest: tuple[int, Assessment] | None = None
+        self.stop: Callable[[], bool] | None = None
         self.due = False
         self.undecided = False
         self.unfinished: tuple[int, Unfinished] | None = None
@@ -150,13 +149,12 @@ class AISLikelihood(Callback):
         assert isinstance(module, EBMModule)
         step = trainer.global_step
         data: DiscreteData = module.data
-        stops = [c.agreed for c in trainer.callbacks if isinstance(c, Interruption)]  # pyright: ignore[reportAttributeAccessIssue]
         self.due = self.undecided = True
         begun = self.unfinished[1] if self.unfinished is not None and self.unfinished[0] == step else None
-        with averaged_weights(trainer, module):
+        with module.evaluated_weights():
             outcome = assess_module(
-                module, data.splits, self.settings, iteration=step, progress=progress_of(trainer),
-                stop=stops[0] if stops else None, unfinished=begun,
+                module, data.splits, self.settings, iteration=step, progress=progress_of(trainer), stop=self.stop,
+                unfinished=begun,
             )  # fmt: skip
         if isinstance(outcome, Unfinished):
             self.unfinished = (step, outcome)
@@ -165,28 +163,15 @@ class AISLikelihood(Callback):
         assessment = outcome
         self.unfinished = None
         self.due, self.undecided = False, assessment.collapsed
-        self.latest = (step, assessment)
+        module.assessment = (step, assessment)
         metrics = assessment.metrics()
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step)
         module.log_dict(metrics, logger=False)
         if trainer.is_global_zero:
-            console.print(f"iteration {step}: {describe(assessment)}", soft_wrap=True)
+            say(f"iteration {step}: {describe(assessment)}")
             if assessment.collapsed:
-                console.print(f"[bold red]{collapse_warning(assessment)}[/]", soft_wrap=True)
-
-
-@contextmanager
-def averaged_weights(trainer: Trainer, module: LightningModule) -> Iterator[None]:
-    """Within it the module holds the averaged weights, through the hooks that swap them for Lightning's validation."""
-    averages = [callback for callback in trainer.callbacks if isinstance(callback, WeightAveraging)]  # pyright: ignore[reportAttributeAccessIssue]
-    for callback in averages:
-        callback.on_validation_epoch_start(trainer, module)
-    try:
-        yield
-    finally:
-        for callback in averages:
-            callback.on_validation_epoch_end(trainer, module)
+                say(collapse_warning(assessment), "bold red")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from gwg_dist.chains import ChainBuffer
 from gwg_dist.module import EBMModule
 from gwg_dist.pictures import save_grid
+from gwg_dist.tools.files import surviving
 
 
 class SamplePictures(Callback):
@@ -44,22 +45,27 @@ class SamplePictures(Callback):
         if not due or not trainer.is_global_zero or not isinstance(pl_module.chains, ChainBuffer):
             return
         codes = pl_module.space.unpack(pl_module.chains.packed[: self.num])
-        (self.folder / "samples").mkdir(parents=True, exist_ok=True)
-        if save_grid(codes, pl_module.space, self.folder / "samples" / f"{step:07d}.png"):
-            save_grid(codes, pl_module.space, self.folder / "samples.png")
+        with surviving("a picture of the chains"):
+            if save_grid(codes, pl_module.space, self.folder / "samples" / f"{step:07d}.png"):
+                save_grid(codes, pl_module.space, self.folder / "samples.png")
 
 
 class CouplingError(Callback):
     """Logs ising/coupling_rmse where both the data and the energy have couplings J: sqrt(mean (J - J_true)^2).
 
     The mean is over all D^2 entries, as in the score -log RMSE of Grathwohl et al. (2021, section 6.3).
+
+    Args:
+        every: iterations between two logs, the trainer's ``log_every_n_steps``; 0 turns it off.
     """
+
+    def __init__(self, every: int = 50) -> None:
+        self.every = every
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        every = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
-        if not every or trainer.global_step % every:
+        if not self.every or trainer.global_step % self.every:
             return
         assert isinstance(pl_module, EBMModule)
         true, learned = getattr(pl_module.data, "coupling", None), getattr(pl_module.energy, "coupling", None)

@@ -7,5 +7,6 @@ source holds x alone: values and gradients are evaluated afresh, because the wei
 from gwg_dist.chains.base import ChainSource, Start, StartAndKeep
 from gwg_dist.chains.buffer import ChainBuffer
 from gwg_dist.chains.data import DataChains
+from gwg_dist.chains.saved import restore_chains, save_chains
 
-__all__ = ["ChainBuffer", "ChainSource", "DataChains", "Start", "StartAndKeep"]
+__all__ = ["ChainBuffer", "ChainSource", "DataChains", "Start", "StartAndKeep", "restore_chains", "save_chains"]

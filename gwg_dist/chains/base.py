@@ -12,6 +12,7 @@ from gwg_dist.batch import Batch
 from gwg_dist.reference import Reference
 from gwg_dist.samplers import ChainResult, Sampler, Target, run_chain
 from gwg_dist.spaces import Space
+from gwg_dist.tools.errors import InputError
 
 
 class Start(NamedTuple):
@@ -64,6 +65,15 @@ class ChainSource(ABC):
             generator: of this rank.
             backend: how chains are run, see ``plan_chains``.
         """
+
+    def check_batch(self, batch_size: int) -> None:
+        """Raise InputError where so many chains cannot be moved in an iteration, on all ranks together."""
+        del batch_size
+
+    def check_saved(self, packed: Tensor | None) -> None:
+        """Raise InputError where ``restore`` cannot take these chains; asked before processes start."""
+        if packed is not None:
+            raise InputError(f"the checkpoint's chains do not fit this run: {len(packed)} there, none in the settings")
 
     def accepts(self, target: Target) -> bool:
         """Whether the chains can follow ``target``, whose weights have just been updated.

@@ -61,13 +61,18 @@ class ChainBuffer(StartAndKeep):
         mine = share(self.size, rank, world_size)
         self.packed = self._born(mine.stop - mine.start, data, generator)
 
+    def check_batch(self, batch_size: int) -> None:
+        if self.size < batch_size:
+            raise InputError(f"model.chains.size must be at least data.batch_size, got {self.size} and {batch_size}")
+
+    def check_saved(self, packed: Tensor | None) -> None:
+        if packed is None or len(packed) != self.size:
+            found = "none" if packed is None else len(packed)
+            raise InputError(f"the checkpoint's chains do not fit this run: {found} there, {self.size} in the settings")
+
     def start(self, data: Tensor, *, generator: torch.Generator) -> Start:
-        """Raises ValueError where this rank's share of the buffer is smaller than its share of the batch."""
-        if len(self.packed) < len(data):
-            raise ValueError(
-                f"a buffer of size {self.size} over {self.world_size} rank(s) cannot give {len(data)} chains to a "
-                "batch: chains.size must be at least the batch size"
-            )
+        """Raises InputError where the buffer is smaller than the batch."""
+        self.check_batch(len(data))
         device = self.packed.device
         rows = torch.randperm(len(self.packed), generator=generator, device=device)[: len(data)]
         codes = self.space.unpack(self.packed[rows])
@@ -84,11 +89,9 @@ class ChainBuffer(StartAndKeep):
         return gather_rows(self.packed).cpu()
 
     def restore(self, packed: Tensor | None) -> None:
-        """Raises InputError where the checkpoint holds no chains, or chains of another space or number."""
-        expected = (self.size, *self.packed.shape[1:])
-        if packed is None or tuple(packed.shape) != expected:
-            found = "none" if packed is None else f"{tuple(packed.shape)}"
-            raise InputError(f"the checkpoint's chains do not fit this run: expected packed {expected}, found {found}")
+        """Raises InputError where the checkpoint holds no chains, or another number of them."""
+        self.check_saved(packed)
+        assert packed is not None
         self.packed = packed[share(self.size, self.rank, self.world_size)].to(self.packed.device)
 
     def _born(self, num: int, data: Tensor, generator: torch.Generator) -> Tensor:

@@ -156,8 +156,15 @@ class DiscreteData(LightningDataModule, ABC):
         mine = share(self.batch_size, rank(), world_size())
         return Batch(codes[mine], weights[mine])
 
+    def check_ranks(self, num: int) -> None:
+        """Raise InputError where a batch cannot give a point to each of ``num`` ranks."""
+        if self.batch_size < num:
+            raise InputError(f"data.batch_size must be at least the {num} processes, got {self.batch_size}")
+
     def setup(self, stage: str) -> None:
+        """Read the data on this rank. Raises InputError, see ``check_ranks`` and ``load``."""
         del stage
+        self.check_ranks(world_size())
         _ = self.splits
 
     def train_dataloader(self) -> DataLoader[Batch]:

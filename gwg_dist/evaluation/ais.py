@@ -119,6 +119,12 @@ def ais(
     return ais_result(target.space, deque(points, maxlen=1).pop())
 
 
+def check_num_chains(num_chains: int, num_ranks: int) -> None:
+    """Raise ValueError where there are fewer chains than ranks."""
+    if num_chains < num_ranks:
+        raise ValueError(f"num_chains must be at least the {num_ranks} processes, got {num_chains}")
+
+
 def ais_start(target: Target, *, generator: torch.Generator, num_chains: int) -> AnnealPoint:
     """This rank's share of chains, drawn from the reference exactly, with weight one; a point to anneal from.
 
@@ -132,8 +138,7 @@ def ais_start(target: Target, *, generator: torch.Generator, num_chains: int) ->
     """
     if target.reference is None:
         raise ValueError("annealed importance sampling needs a target with a reference to start from")
-    if num_chains < world_size():
-        raise ValueError(f"num_chains must be at least the number of processes, {world_size()}, got {num_chains}")
+    check_num_chains(num_chains, world_size())
     mine = share(num_chains, rank(), world_size())
     num = mine.stop - mine.start
     x = target.space.encode(target.reference.sample(num, generator=generator), target.reference.weights.dtype)

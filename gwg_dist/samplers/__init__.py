@@ -7,11 +7,12 @@ from gwg_dist.samplers.gwg import GWG
 from gwg_dist.samplers.metropolis import Metropolis, MetropolisState, Move
 from gwg_dist.samplers.multi_gwg import MultiGWG
 from gwg_dist.samplers.random_walk import RandomWalk
-from gwg_dist.samplers.run import ChainResult, plan_chains, run_chain
+from gwg_dist.samplers.run import ChainResult, check_backend, plan_chains, run_chain
 from gwg_dist.samplers.surrogate import SurrogateGWG
 from gwg_dist.target import Evaluation, Target
 
 __all__ = [
     "GWG", "BlockGibbs", "ChainResult", "Evaluation", "Gibbs", "Info", "Kernel", "Metropolis", "MetropolisState",
-    "Move", "MultiGWG", "RandomWalk", "Sampler", "State", "SurrogateGWG", "Target", "plan_chains", "run_chain",
+    "Move", "MultiGWG", "RandomWalk", "Sampler", "State", "SurrogateGWG", "Target", "check_backend",
+    "plan_chains", "run_chain",
 ]  # fmt: skip

@@ -72,8 +72,7 @@ def plan_chains(
     Raises:
         ValueError: an unknown backend, "graph" for chains that are not on CUDA, a target that the kernel refuses.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    check_backend(backend)
     if backend == "graph" and x.device.type != "cuda":
         raise ValueError(f"backend graph needs a CUDA device, the chains are on {x.device}")
     refusal = kernel.refusal(target)
@@ -89,6 +88,12 @@ def plan_chains(
     elif backend == "graph" and not kernel.in_place:
         kernel = Graphed(kernel)
     return Plan(kernel, target)
+
+
+def check_backend(backend: str) -> None:
+    """Raise ValueError for a way to run chains that does not exist."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
 
 
 def run_chain(

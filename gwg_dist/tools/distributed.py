@@ -138,3 +138,8 @@ def join(address: str, port: int, *, rank: int, world_size: int, patience: float
 def initialized() -> bool:
     """Whether there is a process group."""
     return dist.is_available() and dist.is_initialized()
+
+
+def peer_is_gone(error: RuntimeError) -> bool:
+    """Whether a collective raised this error because another process has died."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)

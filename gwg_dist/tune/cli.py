@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from gwg_dist.cli import Parser, errors_for_people
-from gwg_dist.runs import make_folder
+from gwg_dist.tools.commands import Parser, errors_for_people, make_parser
 from gwg_dist.tools.errors import InputError
+from gwg_dist.tools.files import make_folder
 from gwg_dist.tools.terminal import quiet
 from gwg_dist.tune.recipe import Recipe
 from gwg_dist.tune.results import replace_text
@@ -75,12 +75,9 @@ class Sweep:
 
 
 class SweepParser(Parser):
-    """Suggests a sweep's own keys alone."""
+    """The parser of a sweep's settings."""
 
     config_kind = "sweep"
-
-    def known_keys(self) -> list[str]:
-        return [action.dest for action in self._actions if action.dest and not action.dest.endswith(".help")]
 
 
 def main(args: list[str] | None = None) -> None:
@@ -93,7 +90,7 @@ def main(args: list[str] | None = None) -> None:
     quiet()
     args = list(sys.argv[1:] if args is None else args)
     cut = args.index("--") if "--" in args else len(args)
-    parser = SweepParser(prog="python -m gwg_dist.tune", description=gwg_dist.tune.__doc__, allow_abbrev=False)
+    parser = make_parser("python -m gwg_dist.tune", gwg_dist.tune.__doc__, SweepParser)
     parser.add_config_argument()
     parser.add_argument("--resume", type=str | None, default=None, help="go on with the sweep in this folder")
     parser.add_class_arguments(Sweep)
@@ -161,7 +158,7 @@ def run(sweep: Sweep, *, resumed: bool) -> int:
         has_gpus = any(machine.get("GPU", 0) for machine in machines)
         gpus = sweep.gpus if sweep.gpus is not None else float(has_gpus)
         at_once = check_fits(machines, workers=sweep.workers, cpus=sweep.cpus, gpus=gpus)
-        make_folder(folder)
+        make_folder(folder, name="sweep_dir")
         folder = folder.resolve()
         if experiment is not None:
             if experiment.resolve() != folder / EXPERIMENT:

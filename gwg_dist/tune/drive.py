@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.stopper import Stopper
 
-from gwg_dist.fit import REQUEUE
+from gwg_dist.tools.commands import code_of_signal
 from gwg_dist.tools.errors import LostError
 from gwg_dist.tools.terminal import console
 from gwg_dist.tune.cli import Sweep
@@ -215,5 +215,5 @@ def conclude(sweep: Sweep, recipe: Recipe, folder: Path, display: Display, signa
         return 0
     console.print(f"go on with: python -m gwg_dist.tune --resume {folder}", soft_wrap=True)
     if signal_number:
-        return INTERRUPTED if signal_number == signal.SIGINT else REQUEUE
+        return code_of_signal(signal_number)
     return 1

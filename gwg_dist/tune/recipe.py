@@ -9,9 +9,9 @@ from typing import Any
 
 from jsonargparse import ArgumentError, Namespace
 
-from gwg_dist.cli import build_parser, instantiate
 from gwg_dist.tools.errors import InputError
-from gwg_dist.trainer import check, yardstick
+from gwg_dist.training.settings import build_parser, check, instantiate
+from gwg_dist.training.trainer import yardstick
 from gwg_dist.tune.space import Space, end_points, sorted_keys
 
 MAX_COMBINATIONS = 32  # of ends, that are tried before a sweep
@@ -175,8 +175,8 @@ class Recipe:
         every, max_steps = config.evaluation.every, config.trainer.max_steps
         if not 0 < every <= max_steps:
             raise InputError(f"evaluation.every must lie in 1 to trainer.max_steps ({max_steps}), got {every}")
+        check(config)
         objects = instantiate(self._parser, config)
-        check(config, objects.model, objects.data)
         data = json.dumps(config.data.as_dict(), default=str, sort_keys=True)
         if data not in measured:
             objects.data.seed = config.seed

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gwg_dist.runs import RESULTS, write_json
+from gwg_dist.tools.files import write_json
+from gwg_dist.training.folder import RESULTS
 
 TRIALS, TRIAL, REPORTS, ENDED, LOG = "trials", "trial.json", "reports.jsonl", "ended", "log.txt"
 WORST = 1e30  # stands for the value of a report that is not to be believed; finite, as schedulers average
@@ -101,7 +102,7 @@ def trial_folder(sweep: Path, number: int) -> Path:
 
 def write_point(folder: Path, number: int, point: dict[str, Any], left_out: tuple[str, ...]) -> None:
     """What the trial varies, from now on."""
-    write_json({"number": number, "point": point, "left_out": left_out}, folder / TRIAL)
+    write_json(folder / TRIAL, {"number": number, "point": point, "left_out": left_out})
 
 
 def append_evaluation(folder: Path, evaluation: Evaluation) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from gwg_dist.cli import nearest
+from gwg_dist.tools.commands import nearest
 from gwg_dist.tools.errors import InputError
 
 KINDS = ("choice", "uniform", "log_uniform", "int", "log_int")

@@ -19,15 +19,14 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import Strategy
 from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
 
-from gwg_dist.callbacks import AISLikelihood
-from gwg_dist.checkpoints import BEST, LAST, PREVIOUS
-from gwg_dist.cli import build_parser
 from gwg_dist.evaluation import Assessment
-from gwg_dist.fit import fit
-from gwg_dist.runs import RESULTS
+from gwg_dist.module import EBMModule
 from gwg_dist.tools.distributed import launched_rank
 from gwg_dist.tools.errors import DivergedError, InputError
 from gwg_dist.tools.terminal import console, quiet
+from gwg_dist.training.folder import BEST, LAST, PREVIOUS, RESULTS, Place
+from gwg_dist.training.run import train as train_run
+from gwg_dist.training.settings import build_parser
 from gwg_dist.tune.records import (
     DIVERGED,
     LOG,
@@ -96,7 +95,8 @@ def train(
             parser = build_parser()
             parser.exit_on_error = False
             config = parser.parse_args(list(start.args))
-            fit(parser, config, folder, fresh=False, callbacks=[reporter], strategy=strategy, environment=environment)
+            place = Place(folder, config.ckpt_path)
+            train_run(parser, config, place, callbacks=[reporter], strategy=strategy, environment=environment)
         except DivergedError as error:
             console.print(f"error: {error}", soft_wrap=True, markup=False)
             reporter.diverged()
@@ -136,12 +136,12 @@ class Reporter(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._iteration = trainer.global_step
-        if self._note(trainer):
+        if self._note(trainer, pl_module):
             assert self.last is not None
             self.send(self.last)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._note(trainer)
+        self._note(trainer, pl_module)
 
     def diverged(self) -> None:
         """No more is to be had of this trial."""
@@ -158,10 +158,10 @@ class Reporter(Callback):
         if self.last is not None:
             self.send(self.last)
 
-    def _note(self, trainer: Trainer) -> bool:
+    def _note(self, trainer: Trainer, module: LightningModule) -> bool:
         """Whether there is an evaluation that has not been told of; it is on disk then."""
-        callbacks: list[Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
-        latest = next((c.latest for c in callbacks if isinstance(c, AISLikelihood)), None)
+        assert isinstance(module, EBMModule)
+        latest = module.assessment
         if latest is None or latest[0] == self._seen:
             return False
         self._seen = latest[0]

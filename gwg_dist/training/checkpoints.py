@@ -1,18 +1,16 @@
-"""Checkpoints of a run: ``last.ckpt`` is the newest state, ``previous.ckpt`` the one before it, ``best.ckpt`` the one
-of the best validation likelihood.
+"""Checkpoints of a run: writing, reading, and whether one fits.
 
-All hold everything a run needs to go on. ``state_dict`` is the averaged model where weights are averaged (that is what
-evaluation reads); the weights being trained are beside it. Files are written aside, flushed to disk and renamed: a run
-killed at any moment leaves a whole file, and a full disk the one before. What a machine that lost its power tore
-nevertheless is found by the sums of its parts, and the state before it is taken. Not implemented: sharded checkpoints.
+``last.ckpt`` is the newest state, ``previous.ckpt`` the one before it, ``best.ckpt`` the one of the best validation
+likelihood. All hold everything a run needs to go on. ``state_dict`` is the averaged model where weights are averaged
+(evaluation reads that); the weights being trained are beside it. A run killed at any moment leaves a whole file, and a
+full disk the one before. What a power loss tore nevertheless is found by the sums of its parts, and the state before it
+is taken. Not implemented: sharded checkpoints.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -22,17 +20,17 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from gwg_dist.callbacks import AISLikelihood
+from gwg_dist.module import EBMModule
 from gwg_dist.tools.distributed import any_rank
 from gwg_dist.tools.errors import InputError, LostError
-
-LAST, PREVIOUS, BEST, DAMAGED = "last.ckpt", "previous.ckpt", "best.ckpt", "damaged.ckpt"
+from gwg_dist.tools.files import write_tensors
+from gwg_dist.training.folder import BEST, LAST, PREVIOUS
 
 logger = logging.getLogger("gwg_dist")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the file, syncs, renames; the ``last.ckpt`` that was there becomes ``previous.ckpt``.
+    """Writes whole files; the ``last.ckpt`` that was there becomes ``previous.ckpt``.
 
     A file that cannot be written leaves what is there. It is no error here, because ranks that do not write would not
     hear of it: ``failure`` says what happened until a file has been written.
@@ -45,45 +43,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         del storage_options
         final = Path(path)
-        beside = final.with_name(f"{final.name}.tmp")
         try:
-            final.parent.mkdir(parents=True, exist_ok=True)
-            with open(beside, "wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            if final.name == LAST and final.is_file():
-                keep_as(final, final.with_name(PREVIOUS))
-            os.replace(beside, final)
-        except (OSError, RuntimeError) as error:  # torch wraps the error of a file that it writes to
+            write_tensors(final, checkpoint, keep_as=PREVIOUS if final.name == LAST else "")
+        except (OSError, RuntimeError) as error:
             self.failure = f"{final} could not be written: {str(error).splitlines()[0]}"
-            with contextlib.suppress(OSError):
-                beside.unlink()
         else:
             self.failure = ""
-            sync_folder(final.parent)
-
-
-def keep_as(path: Path, name: Path) -> None:
-    """Give a file a second name, in place of what has that name."""
-    beside = name.with_name(f"{name.name}.tmp")
-    beside.unlink(missing_ok=True)
-    try:
-        os.link(path, beside)
-    except OSError:  # a filesystem without links: for a moment there is only the other name
-        os.replace(path, name)
-    else:
-        os.replace(beside, name)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last, on filesystems that can be asked for it."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -126,6 +91,41 @@ def newest_checkpoint(path: Path) -> tuple[Path, dict[str, Any]]:
         return previous, checkpoint
 
 
+def check_checkpoint(checkpoint: dict[str, Any], module: EBMModule) -> None:
+    """Raise InputError unless the checkpoint holds the weights of this very architecture."""
+    name = checkpoint.get("gwg_dist")
+    if name is None or "state_dict" not in checkpoint or "chains" not in checkpoint:
+        raise InputError("the checkpoint was not written by gwg_dist")
+    expected = {"energy": type(module.energy).__name__, "space": repr(module.space)}
+    found = {key: name[key] for key in expected}
+    if found != expected:
+        raise InputError(
+            f"the checkpoint is of {found['energy']} on {found['space']}, "
+            f"but this run is of {expected['energy']} on {expected['space']}"
+        )
+    ours = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    theirs = {key: tuple(value.shape) for key, value in checkpoint["state_dict"].items()}
+    for key in sorted(ours.keys() | theirs.keys()):
+        if ours.get(key) != theirs.get(key):
+            raise InputError(
+                f"the checkpoint is of another model: {key} has shape {theirs.get(key, 'none')} there "
+                f"and {ours.get(key, 'none')} in this run"
+            )
+
+
+def check_resumable(checkpoint: dict[str, Any], module: EBMModule) -> None:
+    """Raise InputError unless training can go on from the checkpoint with these settings."""
+    check_checkpoint(checkpoint, module)
+    name = checkpoint["gwg_dist"]
+    optimizer = module.configure_optimizers()["optimizer"]
+    for setting, ours in (("smoothing", module.reference.smoothing), ("optimizer", type(optimizer).__name__)):
+        if name[setting] != ours:
+            raise InputError(
+                f"a resumed run keeps its {setting}: {name[setting]} in the checkpoint, {ours} in the settings"
+            )
+    module.chains.check_saved(checkpoint["chains"]["packed"])
+
+
 class RunCheckpoints(Checkpoint):
     """Saves ``last.ckpt`` every so many iterations and at the end, ``best.ckpt`` when the likelihood improves.
 
@@ -154,13 +154,13 @@ class RunCheckpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._judge(trainer)
+        self._judge(trainer, pl_module)
         if trainer.global_step % self.every == 0:
             self._save_last(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """The chains are there now: an evaluation that was made up for when training started is judged here."""
-        self._judge(trainer)
+        """Judge an evaluation that was made up for when training started; only now there are chains to save."""
+        self._judge(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Training stops here, for whatever reason but an error; before averaged weights replace the trained ones.
@@ -179,22 +179,20 @@ class RunCheckpoints(Checkpoint):
             self.best_value = state_dict["best_value"]
             self.best_step = state_dict["best_step"]
 
-    def _judge(self, trainer: Trainer) -> None:
+    def _judge(self, trainer: Trainer, module: LightningModule) -> None:
         """Keep the weights if this iteration's likelihood is the best."""
+        assert isinstance(module, EBMModule)
         step = trainer.global_step
-        assessments = [
-            callback.latest[1]
-            for callback in trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
-            if isinstance(callback, AISLikelihood) and callback.latest is not None and callback.latest[0] == step
-        ]
-        for assessment in assessments:
-            validation = assessment.likelihoods.get("val")
-            if validation is None or assessment.collapsed or validation.mean <= self.best_value:
-                continue
-            before = self.best_value, self.best_step
-            self.best_value, self.best_step = validation.mean, step
-            if not self._save(trainer, BEST):
-                self.best_value, self.best_step = before
+        if module.assessment is None or module.assessment[0] != step:
+            return
+        assessment = module.assessment[1]
+        validation = assessment.likelihoods.get("val")
+        if validation is None or assessment.collapsed or validation.mean <= self.best_value:
+            return
+        before = self.best_value, self.best_step
+        self.best_value, self.best_step = validation.mean, step
+        if not self._save(trainer, BEST):
+            self.best_value, self.best_step = before
 
     def _save_last(self, trainer: Trainer) -> None:
         if self._saved_step != trainer.global_step and self._save(trainer, LAST):

@@ -1,4 +1,4 @@
-"""How the processes of a run find each other, under whatever started them.
+"""How the processes of a run find each other: started by Lightning, torchrun, SLURM or by hand.
 
 Lightning knows torchrun, SLURM and its own way of starting processes; what is added is that a process that waits for
 others in vain says so. Not implemented: strategies that shard the weights.
@@ -13,14 +13,17 @@ from collections.abc import Iterator
 
 import torch
 import torch.distributed as dist
+from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed.constants import default_pg_timeout
 
-from gwg_dist.tools.distributed import initialized, join
+from gwg_dist.tools.distributed import any_rank, from_rank_0, initialized, join
 from gwg_dist.tools.errors import InputError
 
 
@@ -51,6 +54,47 @@ class ChainDDP(DDPStrategy):
             )  # fmt: skip
             atexit.register(_leave_group)
         super().setup_distributed()
+
+
+class SameStart(Callback):
+    """Raises InputError, before the first iteration, where ranks would go on from different iterations.
+
+    Args:
+        iteration: iteration of the checkpoint that this process goes on from; 0 where it begins.
+    """
+
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        first = from_rank_0(self.iteration)
+        if any_rank(int(first != self.iteration), trainer.strategy.root_device):
+            raise InputError(
+                f"this process goes on from iteration {self.iteration}, rank 0 from {first}, and others from yet "
+                "another: run_dir must be on a disk that all see, with the same --ckpt_path"
+            )
+
+
+def take_launched_world(config: Namespace, args: list[str]) -> None:
+    """Where torchrun or srun started the processes, put their number into the settings.
+
+    Raises InputError where the command line ``args`` says another number; a number from a file gives way.
+    """
+    world, typed = launched_world(), {arg.split("=")[0] for arg in args}
+    if world is None:
+        if config.trainer.num_nodes > 1 and not os.environ.keys() & {"NODE_RANK", "MASTER_ADDR"}:
+            if "--trainer.num_nodes" in typed:
+                raise InputError(
+                    f"trainer.num_nodes is {config.trainer.num_nodes}, but neither srun nor torchrun started this "
+                    "process, and NODE_RANK and MASTER_ADDR are not set"
+                )
+            config.trainer.num_nodes = 1
+        return
+    for key, found, what in (("devices", world[0], "processes on each machine"), ("num_nodes", world[1], "machines")):
+        ours = str(config.trainer[key])
+        if f"--trainer.{key}" in typed and ours.isdigit() and ours != str(found):
+            raise InputError(f"trainer.{key} is {ours}, but the launcher started {found} {what}")
+        config.trainer[key] = found
 
 
 def launched_world() -> tuple[int, int] | None:

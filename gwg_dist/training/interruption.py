@@ -12,9 +12,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from gwg_dist.strategy import started_by_us
 from gwg_dist.tools.distributed import any_rank
 from gwg_dist.tools.errors import Stopped
+from gwg_dist.training.processes import started_by_us
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -86,7 +86,7 @@ class Interruption(Callback):
             raise Stopped(number)
 
     def tell_others(self) -> None:
-        """Pass it on to processes that would wait for this one in vain; those that know pay no heed."""
+        """Pass it on to processes that would wait for this one in vain; a process that knows already ignores it."""
         launcher = self.trainer.strategy.launcher if self.trainer is not None else None
         for process in getattr(launcher, "procs", []):
             process.send_signal(signal.SIGTERM)

@@ -1,0 +1,224 @@
+"""What the command lines of all verbs have in common: a parser, mistakes as one line, exit codes.
+
+A key or value that does not fit is one line that names it and the nearest one that exists. Nothing heavy is imported
+here, so that help appears at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import inspect
+import re
+import signal
+import sys
+from argparse import Action, RawDescriptionHelpFormatter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
+
+from gwg_dist.tools.errors import DivergedError, InputError, LostError
+from gwg_dist.tools.shipped import config_names, config_path
+from gwg_dist.tools.terminal import quiet, say_error
+
+LOST, MISTAKE, DIVERGED, AGAIN, INTERRUPTED = 1, 2, 3, 75, 130
+"""Exit codes. AGAIN is EX_TEMPFAIL of sysexits.h: the state is saved, start the same again."""
+
+CONFIG_OPTIONS = ("--config", "-c")
+# What the parser's library says about its own types.
+PARSER_NOISE = (
+    r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: ",
+    r"Type \S+\[.*?\] expects a function or a callable class: ",
+    r" ?Expected a <class 'NoneType'>",
+    r" ?Given value type: .*",
+    r"Expected a path but \S+ either not accessible or invalid ",
+    r" Got value: Namespace.*",
+    r"Problem with given class_path '\S+': ",
+    r"Parser (?=key)",
+)
+
+
+class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Keeps the line breaks of a description, and calls nothing required that has a default."""
+
+    def _get_help_string(self, action: Action) -> str:
+        text = DefaultHelpFormatter._get_help_string(self, action)
+        return text if action.default is None else text.replace("(required, type:", "(type:")
+
+
+class Parser(ArgumentParser):
+    """Prints a mistake as one line with the nearest known key, and exits with 2."""
+
+    config_kind = "experiment"
+    """The group of shipped files that ``--config NAME`` means: "experiment" or "sweep"."""
+
+    picked: Mapping[str, type] = {}
+    """Base classes of what a user picks by name, by key; the settings of their subclasses are suggested as well."""
+
+    def add_config_argument(self) -> None:
+        """Add ``--config FILE`` or ``--config NAME``."""
+        names = ", ".join(config_names(self.config_kind))
+        help = f"a YAML file of settings, or one of {names}; later ones win"
+        self.add_argument("-c", "--config", action="config", help=help)
+
+    def parse_args(
+        self,
+        args: Sequence[str] | None = None,
+        namespace: Namespace | None = None,
+        env: bool | None = None,
+        defaults: bool = True,
+        **kwargs: Any,
+    ) -> Namespace:
+        """Parse as the library does; ``--config`` takes the name of a shipped file as well."""
+        args = list(sys.argv[1:] if args is None else args)
+        for place, (before, arg) in enumerate(zip(["", *args], args, strict=False)):
+            option, equals, value = arg.partition("=")
+            if before in CONFIG_OPTIONS:
+                args[place] = self._config_path(arg)
+            elif equals and option in CONFIG_OPTIONS:
+                args[place] = f"{option}={self._config_path(value)}"
+        return super().parse_args(args, namespace, env, defaults, **kwargs)
+
+    def _config_path(self, name: str) -> str:
+        path = config_path(name, self.config_kind)
+        if not Path(path).is_file():
+            names = config_names(self.config_kind)
+            near = nearest(name, names)
+            hint = f"did you mean {near}?" if near else f"by name there are {', '.join(names)}"
+            self.error(f"--config: there is no file {name} ({hint})")
+        return path
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:  # a nested parser: the outer one adds its context
+            super().error(message, ex)
+        fail(self.explain(message))
+
+    def explain(self, message: str) -> str:
+        """``message`` on one line, and what the user may have meant."""
+        text = plain(message)
+        classes = [cls.__name__ for base in self.picked.values() for cls in subclasses(base)]
+        for pattern, candidates in (
+            (r"unrecognized arguments: --([\w.]+)", self.known_keys()),
+            (r"Option '([\w.]+)' is not accepted", self.known_keys()),
+            (r"does not accept option '([\w.]+)'", self.known_keys()),
+            (r"there is no class (\w+)", classes),
+        ):
+            wrong = re.search(pattern, text)
+            if wrong:
+                group = re.search(r"""(?:Group|key) ['"]([\w.]+)['"]""", text)
+                near = nearest(f"{group[1]}.{wrong[1]}" if group and "class" not in pattern else wrong[1], candidates)
+                return f"{text} (did you mean {near}?)" if near else text
+        return text
+
+    def known_keys(self) -> list[str]:
+        """Every dotted key, those of the classes that can be picked included."""
+        keys = [action.dest for action in self._actions if action.dest]
+        for prefix, base in self.picked.items():
+            keys += [f"{prefix}.{name}" for cls in subclasses(base) for name in settings_of(cls)]
+        return [key for key in dict.fromkeys(keys) if not key.endswith(".help")]
+
+
+def make_parser(prog: str, description: str | None, kind: type[Parser] = Parser) -> Parser:
+    """A parser whose help begins with a short usage line and keeps the lines of ``description``."""
+    return kind(
+        prog=prog,
+        usage=f"{prog} [settings]",
+        description=description,
+        allow_abbrev=False,
+        formatter_class=HelpFormatter,
+    )
+
+
+def expand_option(args: list[str], option: str, meaning: Callable[[str], list[str]]) -> list[str]:
+    """``option VALUE`` replaced by ``meaning(VALUE)``, in front, so that all other settings win over it."""
+    for place, arg in enumerate(args):
+        name, equals, value = arg.partition("=")
+        if name == option:
+            value = value if equals else "".join(args[place + 1 : place + 2])
+            rest = args[:place] + args[place + (1 if equals else 2) :]
+            return meaning(value) + expand_option(rest, option, meaning)
+    return args
+
+
+def plain(message: str) -> str:
+    """A parser's message without what it says about its own types."""
+    text = " ".join(line.strip(" -") for line in message.splitlines() if line.strip())
+    for noise in PARSER_NOISE:
+        text = re.sub(noise, "", text)
+    text = re.sub(r"Expected a dot import path string: (\S+)", r"there is no class \1", text)
+    return re.sub(r"<class '([\w.]+)'>", r"\1", text)
+
+
+def nearest(word: str, candidates: list[str]) -> str | None:
+    """The candidate most like ``word``, as a whole or by its last part."""
+    whole = difflib.get_close_matches(word, candidates, n=1)
+    if whole:
+        return whole[0]
+    by_end = {candidate.rsplit(".", 1)[-1]: candidate for candidate in reversed(candidates)}
+    ends = difflib.get_close_matches(word.rsplit(".", 1)[-1], by_end, n=1)
+    return by_end[ends[0]] if ends else None
+
+
+def subclasses(base: type) -> list[type]:
+    """All subclasses of ``base`` that have been imported, at any depth."""
+    return [sub for direct in base.__subclasses__() for sub in (direct, *subclasses(direct))]
+
+
+def settings_of(cls: type) -> list[str]:
+    """The names of a class's arguments."""
+    return [name for name in inspect.signature(cls).parameters if name != "space"]
+
+
+def fail(message: str, code: int = MISTAKE, *, on_every_rank: bool = False) -> NoReturn:
+    """Print one line and exit; rank 0 alone prints unless ``on_every_rank``, for the others find the same."""
+    from gwg_dist.tools.distributed import initialized, launched_rank
+
+    rank = launched_rank()
+    if rank == 0 or on_every_rank:
+        who = f"rank {rank}: " if rank and initialized() else ""
+        say_error(who + message)
+    sys.exit(code)
+
+
+def run_command(function: Callable[..., Any], args: list[str] | None, *, prog: str, description: str | None) -> None:
+    """A command line whose settings are the arguments of ``function``. Exits with 2 for a mistake."""
+    quiet()
+    parser = make_parser(prog, description)
+    parser.add_function_arguments(function, as_positional=True)
+    config = parser.parse_args(sys.argv[1:] if args is None else args)
+    with errors_for_people():
+        function(**config.as_dict())
+
+
+def code_of_signal(number: int) -> int:
+    """Exit code of a process that a signal has ended and that can go on: 130 for Ctrl-C, 75 for others."""
+    return INTERRUPTED if number == signal.SIGINT else AGAIN
+
+
+@contextlib.contextmanager
+def errors_for_people() -> Iterator[None]:
+    """Turn the errors that a user can cause into one line and an exit code.
+
+    Exits with 2 for a mistake, 3 for divergence, 130 for Ctrl-C, 1 where something outside this process failed.
+    """
+    try:
+        yield
+    except InputError as error:
+        from gwg_dist.tools.distributed import initialized
+
+        # Before processes have met, all see the same settings; afterwards one may lack a file that others have.
+        fail(str(error), on_every_rank=initialized())
+    except DivergedError as error:
+        fail(str(error), code=DIVERGED)
+    except LostError as error:
+        fail(str(error), code=LOST, on_every_rank=not error.seen_by_all)
+    except RuntimeError as error:
+        from gwg_dist.tools.distributed import peer_is_gone
+
+        if not peer_is_gone(error):
+            raise
+        fail(f"another process is gone ({str(error).splitlines()[0]})", code=LOST, on_every_rank=True)
+    except KeyboardInterrupt:
+        fail("interrupted", code=INTERRUPTED)

@@ -1,0 +1,112 @@
+"""The likelihood of a run's model, estimated after training; one that is stopped waits and goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch.distributed as dist
+
+from gwg_dist.batch import weighted_mean
+from gwg_dist.callbacks import assess_module
+from gwg_dist.evaluation import (
+    AISSettings,
+    Assessment,
+    Unfinished,
+    check_num_chains,
+    collapse_warning,
+    exact_log_z,
+    unnormalised_log_prob,
+)
+from gwg_dist.tools.distributed import rank, world_size
+from gwg_dist.tools.errors import InputError, Stopped
+from gwg_dist.tools.files import make_folder, surviving, write_json
+from gwg_dist.tools.provenance import provenance
+from gwg_dist.tools.terminal import console, make_progress, say
+from gwg_dist.training.folder import EVALUATION
+from gwg_dist.training.interruption import Interruption
+from gwg_dist.training.loading import LoadedRun, load_run
+from gwg_dist.training.processes import meeting
+from gwg_dist.training.results import Waiting, assessment_json, assessment_table
+
+MAX_EXACT_STATES = 2**20
+
+
+def evaluate_run(
+    run: str, checkpoint: str, num_chains: int, num_temperatures: int, schedule: str, device: str | None
+) -> Path:
+    """Estimate, print and write the likelihoods of a run; see ``gwg_dist.evaluate``. The path of the JSON.
+
+    Raises:
+        InputError: a run, checkpoint, device or setting that cannot be used.
+        Stopped: a signal came; the estimate waits in the run's folder.
+    """
+    with meeting(device) as mine:
+        try:
+            settings = AISSettings(num_chains, num_temperatures, schedule)
+            check_num_chains(num_chains, world_size())
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        loaded = load_run(run, checkpoint, device=mine)
+        name = f"{loaded.path.stem}-{loaded.checkpoint['global_step']:07d}-{num_chains}x{num_temperatures}-{schedule}"
+        path = Path(run) / EVALUATION / f"{name}.json"
+        if rank() == 0:
+            make_folder(path.parent, name="run")
+            loaded.data.prepare_data()
+        if world_size() > 1:
+            dist.barrier()
+        with Interruption(loaded.module.device) as interruption:
+            outcome = estimate(loaded, settings, path.with_suffix(".partial.pt"), interruption)
+            if isinstance(outcome, Assessment) and rank() == 0:
+                tell(loaded, outcome, path)
+    if isinstance(outcome, Unfinished):
+        raise Stopped(interruption.received)
+    return path
+
+
+def estimate(
+    loaded: LoadedRun, settings: AISSettings, path: Path, interruption: Interruption
+) -> Assessment | Unfinished:
+    """Go on with the estimate that waits at ``path``, or begin; one that is stopped waits there for the next call."""
+    waiting = Waiting(path, loaded.checkpoint)
+    begun = waiting.read()
+    if begun is not None and rank() == 0:
+        say(f"going on after {begun.t} of {begun.num_temperatures} temperatures")
+    with make_progress() as progress:
+        outcome = assess_module(
+            loaded.module, loaded.data.splits, settings, iteration=loaded.checkpoint["global_step"],
+            progress=progress if rank() == 0 else None, stop=interruption.agreed, unfinished=begun,
+        )  # fmt: skip
+    if isinstance(outcome, Assessment):
+        waiting.delete()
+        return outcome
+    waiting.write(outcome)
+    if rank() == 0:
+        say(f"stopped after {outcome.t} of {outcome.num_temperatures} temperatures; the same command goes on")
+    return outcome
+
+
+def tell(loaded: LoadedRun, assessment: Assessment, path: Path) -> None:
+    """Print the estimate, the exact values where there are any, and write both."""
+    values = assessment_json(assessment, loaded.checkpoint, loaded.path)
+    values["made by"] = provenance(loaded.module.device)
+    title = f"{loaded.path.name} (iteration {loaded.checkpoint['global_step']})"
+    console.print(assessment_table(assessment, title=title))
+    if assessment.collapsed:
+        say(collapse_warning(assessment), "bold red")
+    if loaded.module.space.num_states <= MAX_EXACT_STATES:
+        values["exact"] = exact = exact_values(loaded)
+        say(f"exact, by enumeration: log Z {exact['log_z']:.4f}, test {exact['test']:.4f} nats")
+    with surviving(path.name):
+        write_json(path, values)
+        say(f"written to {path}")
+
+
+def exact_values(loaded: LoadedRun) -> dict[str, float]:
+    """log Z and the mean log-likelihoods in nats, by enumeration."""
+    module = loaded.module.cpu()
+    log_z = exact_log_z(module.target)
+    values = {"log_z": log_z}
+    for name, split in (("val", "validation"), ("test", "test")):
+        codes, weights = loaded.data.splits.parts[split]
+        values[name] = float(weighted_mean(unnormalised_log_prob(module.target, codes), weights)) - log_z
+    return values

@@ -1,0 +1,61 @@
+"""A model out of a run's folder, as evaluation and sampling want it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from gwg_dist.callbacks import adapt
+from gwg_dist.data import DiscreteData
+from gwg_dist.module import EBMModule
+from gwg_dist.tools.errors import InputError
+from gwg_dist.training.checkpoints import check_checkpoint, newest_checkpoint
+from gwg_dist.training.folder import CONFIG, find_checkpoint
+from gwg_dist.training.settings import build_parser, instantiate
+
+
+class LoadedRun(NamedTuple):
+    """A model out of a run folder, on its device, with the weights to evaluate."""
+
+    module: EBMModule
+    data: DiscreteData
+    checkpoint: dict[str, Any]
+    path: Path
+
+
+def load_run(run: str | Path, checkpoint: str = "best", *, device: str | None = None) -> LoadedRun:
+    """Rebuild the model of a run, and the kernel that it adapted, from its config and one of its checkpoints.
+
+    Args:
+        run: folder of the run.
+        checkpoint: "best", "last", or the path of a file.
+        device: "cpu", "cuda", "cuda:1", ...; a CUDA device where there is one.
+
+    Raises:
+        InputError: no run there, a checkpoint that is missing, damaged or of another model.
+    """
+    folder = Path(run)
+    config_path = folder / CONFIG
+    if not config_path.is_file():
+        raise InputError(f"{folder} is no run folder: it has no {CONFIG}")
+    path = find_checkpoint(folder, checkpoint)
+    parser = build_parser()
+    objects = instantiate(parser, parser.parse_args(["--config", str(config_path)]))
+    module: EBMModule = objects.model
+    path, contents = newest_checkpoint(path)
+    load_weights(module, contents)
+    adapt(module, contents)
+    module.seed = contents["gwg_dist"]["seed"]
+    try:
+        module.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device: {device} cannot be used: {str(error).splitlines()[0]}") from error
+    return LoadedRun(module, objects.data, contents, path)
+
+
+def load_weights(module: EBMModule, checkpoint: dict[str, Any]) -> None:
+    """Take the weights that evaluation reads. Raises InputError where they are of another model."""
+    check_checkpoint(checkpoint, module)
+    module.load_state_dict(checkpoint["state_dict"])

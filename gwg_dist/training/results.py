@@ -1,0 +1,201 @@
+"""What a run has found: the closing estimate, its table, its JSON, and an estimate that waits to be finished."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+from rich.table import Table
+
+from gwg_dist.callbacks import assess_module
+from gwg_dist.evaluation import Assessment, Unfinished, collapse_warning
+from gwg_dist.evaluation.ais import OPTIMISTIC
+from gwg_dist.tools.distributed import from_rank_0, launched_rank, rank
+from gwg_dist.tools.errors import InputError, Stopped
+from gwg_dist.tools.files import replacing, surviving, write_json, write_tensors
+from gwg_dist.tools.provenance import provenance
+from gwg_dist.tools.terminal import console, make_progress, say
+from gwg_dist.training.checkpoints import newest_checkpoint, read_checkpoint
+from gwg_dist.training.folder import BEST, EVALUATION, LAST, RESULTS, SHOWN
+from gwg_dist.training.loading import load_weights
+
+logger = logging.getLogger("gwg_dist")
+
+
+def assessment_table(assessment: Assessment, *, title: str) -> Table:
+    """Likelihoods in nats, with what to think of them in the caption."""
+    estimate = assessment.estimate
+    table = Table(title=title, caption=OPTIMISTIC, title_justify="left", caption_justify="left")
+    for column in ("split", "points", "reference", "log-likelihood", "± log Z", "± data"):
+        table.add_column(column, justify="left" if column == "split" else "right")
+    for name, value in assessment.likelihoods.items():
+        table.add_row(
+            name, f"{value.num}", f"{assessment.reference[name]:.2f}", f"[bold]{value.mean:.2f}[/]",
+            f"{value.stderr:.2f}", f"{value.data_stderr:.2f}",
+        )  # fmt: skip
+    table.add_section()
+    num = len(estimate.log_weights)
+    table.add_row("AIS", f"{num} chains", f"T = {estimate.num_temperatures}", f"log Z {estimate.log_z:.2f}",
+                  f"{estimate.stderr:.2f}", f"ESS {estimate.ess:.0f}")  # fmt: skip
+    return table
+
+
+def assessment_json(assessment: Assessment, checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The same as plain numbers."""
+    return {
+        "checkpoint": path.name,
+        "iteration": checkpoint["global_step"],
+        "unit": "nats",
+        "note": OPTIMISTIC,
+        "likelihood": {name: value._asdict() for name, value in assessment.likelihoods.items()},
+        "reference": assessment.reference,
+        "ais": {
+            "log_z": assessment.estimate.log_z,
+            "stderr": assessment.estimate.stderr,
+            "ess": assessment.estimate.ess,
+            "collapsed": assessment.collapsed,
+            "num_chains": len(assessment.estimate.log_weights),
+            "num_temperatures": assessment.estimate.num_temperatures,
+        },
+    }
+
+
+def report(
+    trainer: Trainer, objects: Namespace, folder: Path, *, seconds: float, stop: Callable[[], bool] | None
+) -> None:
+    """Evaluate the chosen weights with the final settings, on all ranks; print and write the results.
+
+    A disk that is full costs a line: what has been estimated is printed in any case.
+    """
+    path, checkpoint, assessment = final_evaluation(trainer, objects, folder, stop)
+    if launched_rank() != 0:
+        return
+    console.print(assessment_table(assessment, title=f"{path.name} (iteration {checkpoint['global_step']})"))
+    with surviving(RESULTS):
+        values = assessment_json(assessment, checkpoint, path) | {"made by": provenance(trainer.strategy.root_device)}
+        write_json(folder / RESULTS, values)
+    if assessment.collapsed:
+        say(collapse_warning(assessment), "bold red")
+    if path.name == LAST:
+        say("the evaluations during training could not decide; these are the last weights")
+    kept = checkpoint["chains"]["packed"] is not None
+    say(
+        f"{trainer.global_step} iterations, {seconds:.0f} s\n"
+        f"results in {folder}: {', '.join(name for name in SHOWN if (folder / name).exists())}\n"
+        f"next: python -m gwg_dist.sample {folder} --num 64{'' if kept else ' --start reference'}\n"
+        f"      python -m gwg_dist.evaluate {folder} --num_temperatures 20000\n"
+        f"      python -m gwg_dist.fit --resume {folder} --trainer.max_steps {2 * trainer.max_steps}"
+    )
+
+
+def final_evaluation(
+    trainer: Trainer, objects: Namespace, folder: Path, stop: Callable[[], bool] | None
+) -> tuple[Path, dict[str, Any], Assessment]:
+    """The best weights; against the last ones where the newest evaluation could not decide.
+
+    The better by validation is returned, a trustworthy estimate before a collapsed one; where that is the last, it
+    becomes best.ckpt. Raises Stopped where ``stop`` says so; the next call goes on with the estimate it stopped in.
+    """
+    best, last = folder / BEST, folder / LAST
+    candidates = []
+    if launched_rank() == 0:
+        candidates = readable([best, last] if objects.evaluation.undecided else [best]) or [last]
+    found = [closing_estimate(path, trainer, objects, stop) for path in from_rank_0(candidates)]
+    path, checkpoint, assessment = max(found, key=lambda entry: _merit(entry[2]))
+    if path == last and not assessment.collapsed and launched_rank() == 0:
+        with surviving(BEST), replacing(best) as beside:
+            shutil.copyfile(last, beside)
+    return path, checkpoint, assessment
+
+
+def closing_estimate(
+    path: Path, trainer: Trainer, objects: Namespace, stop: Callable[[], bool] | None
+) -> tuple[Path, dict[str, Any], Assessment]:
+    """Assess the weights of a checkpoint with the final settings, or go on with the estimate of them that waits.
+
+    Raises Stopped where ``stop`` says so; the estimate waits in the run's folder then.
+    """
+    module = objects.model
+    path, checkpoint = newest_checkpoint(path)
+    load_weights(module, checkpoint)
+    module.to(trainer.strategy.root_device)
+    waiting = Waiting(path.parent / EVALUATION / f"closing-{path.stem}.partial.pt", checkpoint)
+    with make_progress() as progress:
+        outcome = assess_module(
+            module, objects.data.splits, objects.evaluation.final_settings, iteration=checkpoint["global_step"],
+            progress=progress if launched_rank() == 0 else None, stop=stop, unfinished=waiting.read(),
+        )  # fmt: skip
+    if isinstance(outcome, Unfinished):
+        waiting.write(outcome)
+        raise Stopped(0)
+    waiting.delete()
+    return path, checkpoint, outcome
+
+
+def readable(paths: list[Path]) -> list[Path]:
+    """Those of the checkpoints that are there and whole."""
+    found = []
+    for path in paths:
+        if path.is_file():
+            try:
+                read_checkpoint(path)
+            except InputError as error:
+                say(f"left out: {error}")
+            else:
+                found.append(path)
+    return found
+
+
+def _merit(assessment: Assessment) -> tuple[bool, float]:
+    """What assessments are compared by: first whether they can be trusted, then the validation likelihood."""
+    validation = assessment.likelihoods.get("val")
+    return not assessment.collapsed, validation.mean if validation else 0.0
+
+
+class Waiting:
+    """The file in which an estimate that was stopped waits for the next identical command.
+
+    What it holds fits no other weights, seed, settings or number of ranks: then the estimate begins again.
+
+    Args:
+        path: of the file.
+        checkpoint: the estimate is of its weights.
+    """
+
+    def __init__(self, path: Path, checkpoint: dict[str, Any]) -> None:
+        self.path = path
+        digest = hashlib.sha256(str(checkpoint["gwg_dist"]["seed"]).encode())
+        for name, tensor in sorted(checkpoint["state_dict"].items()):
+            digest.update(name.encode())
+            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        self.model = digest.hexdigest()
+
+    def read(self) -> Unfinished | None:
+        """The estimate that waits for these weights; called on every rank."""
+        found = None
+        if rank() == 0 and self.path.is_file():
+            try:
+                held = torch.load(self.path, map_location="cpu", weights_only=True)
+                if held.pop("model") == self.model:
+                    found = Unfinished(**held)
+            except Exception as error:  # torch.load raises whatever the damaged bytes lead to
+                logger.warning("%s cannot be read, the estimate begins again: %s", self.path, type(error).__name__)
+        return from_rank_0(found)
+
+    def write(self, unfinished: Unfinished) -> None:
+        """Set the estimate aside, by rank 0; a disk that is full costs a line, and the estimate."""
+        if rank() == 0:
+            with surviving("the estimate that was stopped"):
+                write_tensors(self.path, {"model": self.model, **unfinished._asdict()})
+
+    def delete(self) -> None:
+        """The estimate is done; by rank 0."""
+        if rank() == 0:
+            self.path.unlink(missing_ok=True)

@@ -1,0 +1,136 @@
+"""A run, from its settings to its closing table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jsonargparse import Namespace
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.seed import seed_everything
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import Strategy
+
+from gwg_dist.module import EBMModule
+from gwg_dist.tools.commands import Parser, plain
+from gwg_dist.tools.distributed import launched_rank
+from gwg_dist.tools.errors import DivergedError, InputError, Stopped
+from gwg_dist.tools.files import make_folder
+from gwg_dist.tools.seeding import STREAMS
+from gwg_dist.tools.terminal import console, say
+from gwg_dist.training.checkpoints import check_resumable, newest_checkpoint
+from gwg_dist.training.folder import CONFIG, DAMAGED, LAST, Place, mark_job
+from gwg_dist.training.interruption import Interruption
+from gwg_dist.training.results import report
+from gwg_dist.training.settings import check, instantiate, save_config
+from gwg_dist.training.trainer import KeepConfig, check_ranks, make_trainer
+
+OTHER_STREAMS = (
+    "the checkpoint is of an older gwg_dist: chains go on as they were; from here on the order of the data and the "
+    "draws of estimates are not those that the older version would have made"
+)
+
+
+def train(
+    parser: Parser,
+    config: Namespace,
+    place: Place,
+    *,
+    interruption: Interruption | None = None,
+    callbacks: Sequence[Callback] = (),
+    strategy: Strategy | None = None,
+    environment: ClusterEnvironment | None = None,
+) -> Trainer:
+    """Train what ``config`` says; unless stopped, evaluate the best weights and print the closing table.
+
+    Args:
+        parser: parser of the settings, which can write them down.
+        config: settings of the run.
+        place: folder of the run, and what it goes on from.
+        interruption: what tells the run to stop.
+        callbacks: callbacks beside those of every run.
+        strategy: strategy in place of the one that the settings name.
+        environment: what started the processes, where that cannot be seen.
+
+    Raises:
+        InputError: settings, files or processes that do not fit.
+        DivergedError: see ``DivergenceGuard``.
+        LostError: a peer died, or the last state could not be written.
+        Stopped: a signal came; the state is saved.
+    """
+    objects = build(parser, config)
+    asked = place.start()
+    checkpoint, start = (None, 0) if asked is None else resumable(asked, objects.model)
+    keep_config = KeepConfig(lambda: save_config(parser, config, place.folder / CONFIG))
+    try:
+        trainer = make_trainer(
+            config, objects, place.folder, start=start, callbacks=[*callbacks, keep_config], interruption=interruption,
+            strategy=strategy, environment=environment,
+        )  # fmt: skip
+    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+        raise InputError(plain(str(error))) from error
+    check_ranks(objects, trainer.world_size)
+    if launched_rank() == 0:
+        prepare_folder(place.folder, asked, checkpoint)
+        say(f"run folder: {place.folder}" + (f", going on from iteration {start}" if checkpoint else ""))
+    began = time.monotonic()
+    try:
+        trainer.fit(objects.model, datamodule=objects.data, ckpt_path=checkpoint, weights_only=True)
+    except DivergedError as error:
+        raise DivergedError(f"{error}; {what_is_left(place.folder)}") from error
+    except MisconfigurationException as error:
+        raise InputError(plain(str(error))) from error
+    if interruption is not None and interruption.agreed():
+        if launched_rank() == 0:
+            say(f"stopped at iteration {trainer.global_step}")
+        raise Stopped(0)
+    stop = None if interruption is None else interruption.agreed
+    report(trainer, objects, place.folder, seconds=time.monotonic() - began, stop=stop)
+    return trainer
+
+
+def build(parser: Parser, config: Namespace) -> Namespace:
+    """The checked objects of a run, with its threads and seeds set; rank 0 has read the data."""
+    check(config)
+    torch.set_num_threads(config.num_threads)
+    seed_everything(config.seed, verbose=False)
+    objects = instantiate(parser, config)
+    objects.model.seed = objects.data.seed = config.seed
+    if launched_rank() == 0:
+        with console.status("reading the data"):
+            objects.data.prepare_data()
+            _ = objects.data.splits
+    return objects
+
+
+def resumable(asked: Path, module: EBMModule) -> tuple[Path, int]:
+    """The checkpoint that training goes on from, and its iteration: ``asked``, or the one before where that is damaged.
+
+    Raises InputError where training cannot go on from it with these settings.
+    """
+    checkpoint, contents = newest_checkpoint(asked)
+    check_resumable(contents, module)
+    if launched_rank() == 0 and contents["gwg_dist"].get("streams") != STREAMS:
+        say(OTHER_STREAMS)
+    return checkpoint, contents["global_step"]
+
+
+def prepare_folder(folder: Path, asked: Path | None, checkpoint: Path | None) -> None:
+    """Make the run's folder, mark whose it is, and put a damaged checkpoint out of the way of the next one."""
+    make_folder(folder, name="run_dir")
+    mark_job(folder)
+    if checkpoint != asked and asked is not None and asked.is_file():
+        asked.replace(asked.with_name(DAMAGED))  # or it would become the previous one
+
+
+def what_is_left(folder: Path) -> str:
+    """Which checkpoint a run that has diverged leaves."""
+    try:
+        path, checkpoint = newest_checkpoint(folder / LAST)
+    except InputError:
+        return "no checkpoint was written yet"
+    return f"{path.name} is of iteration {checkpoint['global_step']}"

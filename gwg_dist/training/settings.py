@@ -1,0 +1,141 @@
+"""The settings of a run: one parser for the command line, YAML files and the config that a run leaves behind.
+
+Every class is picked by its name or import path; its settings follow as dotted keys.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+
+from gwg_dist.callbacks import Adaptation, AISLikelihood, AveragedWeights, DivergenceGuard
+from gwg_dist.chains import ChainSource
+from gwg_dist.data import DiscreteData
+from gwg_dist.energies import Energy
+from gwg_dist.module import EBMModule
+from gwg_dist.objectives import Objective
+from gwg_dist.samplers import Sampler
+from gwg_dist.tools.commands import Parser, make_parser, plain
+from gwg_dist.tools.errors import InputError
+from gwg_dist.tools.files import write_text
+
+DEFAULTS: dict[str, Any] = {
+    "data": {"class_path": "gwg_dist.data.Digits"},
+    "model.energy": {"class_path": "gwg_dist.energies.MLPEnergy"},
+    "model.sampler": {"class_path": "gwg_dist.samplers.GWG"},
+    "model.chains": {"class_path": "gwg_dist.chains.ChainBuffer"},
+    "model.objective": {"class_path": "gwg_dist.objectives.ContrastiveDivergence"},
+    "trainer.max_steps": 3000,
+    "trainer.devices": 1,
+    "trainer.log_every_n_steps": 50,
+    "trainer.enable_model_summary": False,
+}
+# Fixed for every run: training is counted in iterations, evaluation is a callback, all files are in the run's folder.
+FIXED_TRAINER_SETTINGS = """
+    default_root_dir max_epochs min_epochs fast_dev_run limit_train_batches limit_val_batches limit_test_batches
+    limit_predict_batches overfit_batches val_check_interval check_val_every_n_epoch num_sanity_val_steps
+    accumulate_grad_batches use_distributed_sampler reload_dataloaders_every_n_epochs enable_checkpointing
+    inference_mode enable_autolog_hparams model_registry
+"""
+HALF_PRECISIONS = ("16-true", "bf16-true", "transformer-engine", "transformer-engine-float16")
+NOT_KEPT = ("config", "run_dir", "ckpt_path")  # where a run is, not what it is
+
+
+PICKED = {
+    "data": DiscreteData,
+    "model.energy": Energy,
+    "model.sampler": Sampler,
+    "model.chains": ChainSource,
+    "model.objective": Objective,
+}
+
+
+class RunParser(Parser):
+    """The parser of a run's settings."""
+
+    picked = PICKED
+
+
+def build_parser(prog: str = "python -m gwg_dist.fit", description: str | None = None) -> Parser:
+    """The parser of a run's settings, with their defaults."""
+    parser = make_parser(prog, description, RunParser)
+    parser.add_config_argument()
+    parser.add_argument("--run_dir", type=str | None, default=None, help="folder of the run; runs/NAME-TIME by default")
+    help = "go on from a checkpoint: a file, or 'last' for the run folder's newest (afresh where there is none)"
+    parser.add_argument("--ckpt_path", type=str | None, default=None, help=help)
+    parser.add_argument("--seed", type=int, default=0, help="seed of every random stream of the run")
+    parser.add_argument("--num_threads", type=int, default=1, help="CPU threads; more help large networks only")
+    parser.add_argument("--checkpoint_every", type=int, default=500, help="iterations between two last.ckpt")
+    help = "seconds that processes wait for each other to start"
+    parser.add_argument("--join_seconds", type=float, default=120, help=help)
+    parser.add_argument("--pictures_every", type=int, default=1000, help="iterations between two pictures; 0 for none")
+    parser.add_subclass_arguments(DiscreteData, "data")
+    parser.add_class_arguments(EBMModule, "model", sub_configs=True, skip={"seed"})
+    parser.add_class_arguments(AISLikelihood, "evaluation")
+    parser.add_class_arguments(AveragedWeights, "ema")
+    parser.add_class_arguments(DivergenceGuard, "guard")
+    parser.add_class_arguments(Adaptation, "adaptation")
+    parser.add_class_arguments(
+        Trainer,
+        "trainer",
+        instantiate=False,
+        fail_untyped=False,
+        sub_configs=True,
+        skip={*FIXED_TRAINER_SETTINGS.split()},
+    )
+    parser.link_arguments("data", "model.energy.init_args.space", compute_fn=_space_of, apply_on="instantiate")
+    parser.set_defaults(DEFAULTS)
+    return parser
+
+
+def instantiate(parser: Parser, config: Namespace) -> Namespace:
+    """The objects of a config. Raises InputError where a class refuses its settings, or one those of another."""
+    try:
+        objects = parser.instantiate(config)
+        objects.model.chains.check_batch(objects.data.batch_size)
+        return objects
+    except InputError:
+        raise
+    except (ValueError, MisconfigurationException) as error:
+        raise InputError(plain(str(error))) from error
+
+
+def check(config: Namespace) -> None:
+    """Raise InputError for a setting of the run itself that is outside its range."""
+    for good, message in (
+        (0 <= config.seed < 2**32, f"seed must lie in 0 to 2^32 - 1, got {config.seed}"),
+        (config.num_threads >= 1, f"num_threads must be positive, got {config.num_threads}"),
+        (config.trainer.max_steps >= 1, f"trainer.max_steps must be positive, got {config.trainer.max_steps}"),
+        (config.join_seconds > 0, f"join_seconds must be positive, got {config.join_seconds}"),
+        (
+            str(config.trainer.precision) not in HALF_PRECISIONS,
+            f"trainer.precision {config.trainer.precision} would round the energies that acceptance compares",
+        ),
+    ):
+        if not good:
+            raise InputError(message)
+
+
+def save_config(parser: Parser, config: Namespace, path: Path) -> None:
+    """Write the resolved settings as YAML; a file that says something else is kept as config.NUMBER.yaml."""
+    kept = config.clone()
+    for name in NOT_KEPT:
+        kept.pop(name, None)
+    text = parser.dump(kept, skip_unset=False, format="yaml")
+    if path.is_file():
+        before = path.read_text()
+        if before == text:
+            return
+        number = 1
+        while path.with_name(f"config.{number}.yaml").exists():
+            number += 1
+        write_text(path.with_name(f"config.{number}.yaml"), before)
+    write_text(path, text)
+
+
+def _space_of(data: DiscreteData) -> Any:
+    return data.space
