@@ -10,7 +10,7 @@ import pytest
 import gwg_dist
 from gwg_dist import __main__ as command_line
 from gwg_dist.tools.shipped import config_names, config_path
-from gwg_dist.training.settings import build_parser
+from gwg_dist.training.settings import build_parser, instantiate
 from tests.conftest import ROOT
 from tests.runs import fails
 
@@ -59,11 +59,30 @@ def test_a_verb_runs_with_its_own_arguments(tmp_path: Path) -> None:
 def test_configs_are_found_by_name_and_a_file_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert set(config_names("experiment")) == {path.stem for path in (ROOT / "configs/experiment").rglob("*.yaml")}
-    for kind in ("experiment", "sweep"):
+    for kind in ("experiment", "sweep", "model", "sampler", "evaluation"):
         for name in config_names(kind):
             assert Path(config_path(name, kind)).samefile(next((ROOT / "configs" / kind).rglob(f"{name}.yaml")))
     Path("digits").write_text("seed: 5")
     assert build_parser().parse_args(["--config", "digits"]).seed == 5
+
+
+def test_fragments_are_found_by_name_and_what_follows_wins() -> None:
+    parse = build_parser().parse_args
+    config = parse(["--evaluation=paper", "--evaluation.every", "7", "--model", "resnet", "--model.sampler=multi_gwg"])
+    assert (config.evaluation.every, config.evaluation.final_temperatures) == (7, 300_000)
+    assert config.model.energy.class_path == "gwg_dist.energies.ResNetEnergy"
+    assert (config.model.num_steps, config.model.sampler.init_args.max_draws) == (40, 8)
+    assert parse(["--model.sampler=Gibbs"]).model.sampler.class_path == "gwg_dist.samplers.Gibbs"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind in ("model", "sampler", "evaluation") for name in config_names(kind)]
+)
+def test_every_fragment_makes_a_model(kind: str, name: str) -> None:
+    parser = build_parser()
+    option = {"model": "--model", "sampler": "--model.sampler", "evaluation": "--evaluation"}[kind]
+    objects = instantiate(parser, parser.parse_args([f"{option}={name}"]))
+    assert objects.model.space == objects.data.space
 
 
 def test_a_config_that_is_not_there(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:

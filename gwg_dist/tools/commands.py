@@ -26,7 +26,6 @@ from gwg_dist.tools.terminal import quiet, say_error
 LOST, MISTAKE, DIVERGED, AGAIN, INTERRUPTED = 1, 2, 3, 75, 130
 """Exit codes. AGAIN is EX_TEMPFAIL of sysexits.h: the state is saved, start the same again."""
 
-CONFIG_OPTIONS = ("--config", "-c")
 # What the parser's library says about its own types.
 PARSER_NOISE = (
     r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: ",
@@ -51,15 +50,15 @@ class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
 class Parser(ArgumentParser):
     """Prints a mistake as one line with the nearest known key, and exits with 2."""
 
-    config_kind = "experiment"
-    """The group of shipped files that ``--config NAME`` means: "experiment" or "sweep"."""
+    named_files: Mapping[str, str] = {}
+    """Options that take the name of a shipped file, by option: the group of files that the name is looked for in."""
 
     picked: Mapping[str, type] = {}
     """Base classes of what a user picks by name, by key; the settings of their subclasses are suggested as well."""
 
     def add_config_argument(self) -> None:
         """Add ``--config FILE`` or ``--config NAME``."""
-        names = ", ".join(config_names(self.config_kind))
+        names = ", ".join(config_names(self.named_files["--config"]))
         help = f"a YAML file of settings, or one of {names}; later ones win"
         self.add_argument("-c", "--config", action="config", help=help)
 
@@ -71,20 +70,22 @@ class Parser(ArgumentParser):
         defaults: bool = True,
         **kwargs: Any,
     ) -> Namespace:
-        """Parse as the library does; ``--config`` takes the name of a shipped file as well."""
+        """Parse as the library does; options of ``named_files`` take the name of a shipped file as well."""
         args = list(sys.argv[1:] if args is None else args)
         for place, (before, arg) in enumerate(zip(["", *args], args, strict=False)):
             option, equals, value = arg.partition("=")
-            if before in CONFIG_OPTIONS:
-                args[place] = self._config_path(arg)
-            elif equals and option in CONFIG_OPTIONS:
-                args[place] = f"{option}={self._config_path(value)}"
+            if before in self.named_files:
+                args[place] = self._named_file(before, arg)
+            elif equals and option in self.named_files:
+                args[place] = f"{option}={self._named_file(option, value)}"
         return super().parse_args(args, namespace, env, defaults, **kwargs)
 
-    def _config_path(self, name: str) -> str:
-        path = config_path(name, self.config_kind)
-        if not Path(path).is_file():
-            names = config_names(self.config_kind)
+    def _named_file(self, option: str, name: str) -> str:
+        """The path of a shipped file, or ``name`` as it is; where only a file will do, there must be one."""
+        kind = self.named_files[option]
+        path = config_path(name, kind)
+        if option == "--config" and not Path(path).is_file():
+            names = config_names(kind)
             near = nearest(name, names)
             hint = f"did you mean {near}?" if near else f"by name there are {', '.join(names)}"
             self.error(f"--config: there is no file {name} ({hint})")

@@ -8,7 +8,7 @@ FOLDER = Path(__file__).parents[1] / "configs"
 
 
 def config_names(kind: str) -> list[str]:
-    """The names of the shipped files of a kind: "experiment", of a run, or "sweep"."""
+    """The names of the shipped files of a group: "experiment", "sweep", or a fragment's, such as "evaluation"."""
     return sorted(path.stem for path in (FOLDER / kind).rglob("*.yaml"))
 
 

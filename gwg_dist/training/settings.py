@@ -52,12 +52,21 @@ PICKED = {
     "model.chains": ChainSource,
     "model.objective": Objective,
 }
+# Fragments: a group of settings that an experiment, or the command line, names as a file.
+NAMED_FILES = {
+    "--config": "experiment",
+    "-c": "experiment",
+    "--model": "model",
+    "--model.sampler": "sampler",
+    "--evaluation": "evaluation",
+}
 
 
 class RunParser(Parser):
     """The parser of a run's settings."""
 
     picked = PICKED
+    named_files = NAMED_FILES
 
 
 def build_parser(prog: str = "python -m gwg_dist.fit", description: str | None = None) -> Parser:

@@ -74,10 +74,13 @@ class Sweep:
     address: str | None = None
 
 
+NAMED_FILES = {"--config": "sweep", "-c": "sweep"}
+
+
 class SweepParser(Parser):
     """The parser of a sweep's settings."""
 
-    config_kind = "sweep"
+    named_files = NAMED_FILES
 
 
 def main(args: list[str] | None = None) -> None:
