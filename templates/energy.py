@@ -37,6 +37,6 @@ if __name__ == "__main__":
     from gwg_dist.spaces import Binary, Categorical
     from gwg_dist.testing import check_energy
 
-    for space in (Binary(9), Categorical(5, num_categories=3)):
+    for space in (Binary(9), Categorical(5, num_categories=3)):  # those that it is for
         check_energy(MyEnergy(space))
         print(f"MyEnergy is an energy on {space}")

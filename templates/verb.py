@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from gwg_dist.data import Arrays
 from gwg_dist.tools.commands import run_command
+from gwg_dist.tools.errors import InputError
 
 
 def count(path: str, *, show: int = 0) -> None:
@@ -16,7 +17,12 @@ def count(path: str, *, show: int = 0) -> None:
     Args:
         path: a .npz or .npy of integers, see ``gwg_dist.data.Arrays``.
         show: how many of the commonest points to print.
+
+    Raises:
+        InputError: a negative ``show``, a file that cannot be used.
     """
+    if show < 0:
+        raise InputError(f"show must not be negative, got {show}")
     codes = Arrays(path, batch_size=1).splits.train
     points, times = codes.unique(dim=0, return_counts=True)
     print(f"{len(codes)} points, {len(points)} different")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
@@ -11,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from gwg_dist import doctor, evaluate, launch, sample
 from gwg_dist.bench.cli import bench
 from gwg_dist.tools.commands import Parser
 from gwg_dist.training.settings import build_parser
@@ -41,7 +41,10 @@ def run_python(code: str, cwd: Path) -> str:
 
 
 def check_command(module: str, arguments: str) -> None:
-    """Parse a command line as its verb would; a mistake exits with 2. What --resume stands for is not looked at."""
+    """Parse a command line as its verb would, whose function has its name; a mistake exits with 2.
+
+    What --resume stands for is not looked at.
+    """
     args = shlex.split(arguments, comments=True)
     if module == "gwg_dist.fit":
         check_fit(args)
@@ -58,10 +61,8 @@ def check_command(module: str, arguments: str) -> None:
         parser.add_class_arguments(Sweep)
     else:
         parser = Parser(prog=module, allow_abbrev=False)
-        function = {
-            "gwg_dist.evaluate": evaluate.evaluate, "gwg_dist.sample": sample.sample, "gwg_dist.bench": bench,
-            "gwg_dist.launch": launch.launch, "gwg_dist.doctor": doctor.doctor,
-        }[module]  # fmt: skip
+        name = module.removeprefix("gwg_dist.")
+        function = bench if name == "bench" else getattr(importlib.import_module(module), name)
         flags = {"gwg_dist.bench": {"quick", "sweep"}, "gwg_dist.doctor": {"quick"}}.get(module, set())
         parser.add_function_arguments(function, as_positional=True, skip={"fit", *flags})
         for flag in flags:

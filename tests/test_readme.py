@@ -23,7 +23,7 @@ def test_its_python_runs(tmp_path: Path) -> None:
 
 
 def test_it_shows_every_command() -> None:
-    assert {module for module, _ in COMMANDS} == {f"gwg_dist.{name}" for name in NAMES}
+    assert {module for module, _ in COMMANDS} >= {f"gwg_dist.{name}" for name in NAMES}
 
 
 @pytest.mark.parametrize(("module", "arguments"), COMMANDS, ids=lambda v: v.strip().replace("/", "_"))

@@ -77,6 +77,8 @@ def test_a_verb_is_its_file_alone(tmp_path: Path) -> None:
     done = python("-m", "gwg_dist", "count", "my.npz", "--show=1", cwd=tmp_path, path=tmp_path)
     assert done.stdout.startswith("24 points, 2 different\n"), done.stderr
     assert done.stdout.splitlines()[1].endswith("times [0, 1]")
-    wrong = python("-m", "gwg_dist", "count", "my.npz", "--shwo=1", cwd=tmp_path, path=tmp_path)
-    assert wrong.returncode == 2
-    assert "did you mean show?" in wrong.stderr
+    for mistake, message in (("--shwo=1", "did you mean show?"), ("--show=-1", "show must not be negative, got -1")):
+        wrong = python("-m", "gwg_dist", "count", "my.npz", mistake, cwd=tmp_path, path=tmp_path)
+        assert wrong.returncode == 2
+        assert message in wrong.stderr
+        assert len(wrong.stderr.splitlines()) == 1
