@@ -42,12 +42,12 @@ def write_chains(path: Path) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_chains(Path(folder, "chains.npz"))
-        fit.main([
-            "--model.energy=own_energy.Ring", "--data=Arrays", f"--data.path={folder}/chains.npz",
-            f"--run_dir={folder}/run", "--trainer.max_steps=1000", "--trainer.accelerator=cpu",
-            "--model.learning_rate=3e-3", "--ema.decay=0.99", "--pictures_every=0",
-            "--evaluation.num_chains=100", "--evaluation.final_temperatures=500",
-        ])  # fmt: skip
+        settings = (
+            f"--model.energy=own_energy.Ring --data=Arrays --data.path={folder}/chains.npz --run_dir={folder}/run "
+            "--trainer.max_steps=1000 --trainer.accelerator=cpu --model.learning_rate=3e-3 --ema.decay=0.99 "
+            "--pictures_every=0 --evaluation.num_chains=100 --evaluation.final_temperatures=500"
+        )
+        fit.main(settings.split())
         weight = torch.load(f"{folder}/run/last.ckpt", weights_only=True)["state_dict"]["energy.weight"]
     chain = weight[:-1]
     print(f"bonds of the chain {chain.min():.2f} to {chain.max():.2f}, the bond that closes it {weight[-1]:.2f}")

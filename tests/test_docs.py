@@ -46,6 +46,7 @@ def test_settings_exist(page: str, module: str, arguments: str, folder: Path) ->
     check_command(module, arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_PYTHON)
 def test_python_runs(page: str, folder: Path) -> None:
     blocks = python_blocks(PAGES[page])

@@ -55,12 +55,10 @@ def test_a_spoilt_template_does_not(name: str, tmp_path: Path) -> None:
 
 
 def test_the_command_line_takes_all_of_them(tmp_path: Path) -> None:
-    args = [arg for arg in SMALL if not arg.startswith("--model.energy")]
-    done = python(
-        "-m", "gwg_dist.fit", "--model.energy=energy.MyEnergy", "--model.energy.width=4",
-        "--model.sampler=sampler.MySampler", "--model.objective=loss.MyLoss", "--data=data.MyData",
-        "--data.num_sites=9", *args, "--trainer.max_steps=2", f"--run_dir={tmp_path}/run", cwd=TEMPLATES,
-    )  # fmt: skip
+    args = ["-m", "gwg_dist.fit", *(arg for arg in SMALL if not arg.startswith("--model.energy"))]
+    args += ["--model.energy=energy.MyEnergy", "--model.energy.width=4", "--model.sampler=sampler.MySampler"]
+    args += ["--model.objective=loss.MyLoss", "--data=data.MyData", "--data.num_sites=9"]
+    done = python(*args, "--trainer.max_steps=2", f"--run_dir={tmp_path}/run", cwd=TEMPLATES)
     assert done.returncode == 0, done.stderr
     config = (tmp_path / "run/config.yaml").read_text()
     assert "class_path: energy.MyEnergy" in config
