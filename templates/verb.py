@@ -6,7 +6,6 @@ python -m gwg_dist.count my.npz --show 3
 
 from __future__ import annotations
 
-from gwg_dist.data import Arrays
 from gwg_dist.tools.commands import run_command
 from gwg_dist.tools.errors import InputError
 
@@ -23,6 +22,8 @@ def count(path: str, *, show: int = 0) -> None:
     """
     if show < 0:
         raise InputError(f"show must not be negative, got {show}")
+    from gwg_dist.data import Arrays  # takes a second that --help need not wait for
+
     codes = Arrays(path, batch_size=1).splits.train
     points, times = codes.unique(dim=0, return_counts=True)
     print(f"{len(codes)} points, {len(points)} different")
