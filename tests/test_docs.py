@@ -70,6 +70,29 @@ def test_files_they_name_exist() -> None:
     assert {path for path in named if not (ROOT / path).exists()} == set()
 
 
+def test_lines_they_quote_are_in_the_code() -> None:
+    """Of what a program prints, by three words in a row: the rest may be names and numbers."""
+    code = " ".join(path.read_text() for path in (ROOT / "gwg_dist").rglob("*.py"))
+    code = re.sub(r'"\s*\n\s*f?"', "", code)
+    tables = "".join(
+        re.findall(r"^\| (?:line|message) \|.*?\n\n", PAGES["troubleshooting"] + PAGES["add_a_sampler"], re.M | re.S)
+    )
+    quoted = re.findall(r"^\| `([^`]+)`", tables, re.MULTILINE)
+    assert len(quoted) > 25
+
+    def known(line: str) -> bool:
+        words = [word for word in line.split() if "..." not in word]
+        num = min(3, len(words))
+        return any(" ".join(words[i : i + num]) in code for i in range(len(words) - num + 1))
+
+    # What the parser's library says itself.
+    theirs = [
+        "unrecognized arguments: --model.nm_steps=3 (did you mean model.num_steps?)",
+        "key \"model.energy\": No module named 'mine'",
+    ]
+    assert [line for line in quoted if not known(line) and line not in theirs] == []
+
+
 def test_every_verb_is_shown() -> None:
     text = "".join([(ROOT / "README.md").read_text(), *PAGES.values()])
     assert set(command_line.verbs()) <= {module.removeprefix("gwg_dist.") for module, _ in commands(text)}
