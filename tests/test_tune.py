@@ -17,7 +17,7 @@ import yaml
 
 from gwg_dist import cli, fit
 from gwg_dist.tune import cli as tune_cli
-from gwg_dist.tune.records import LOG, Evaluation, Trial, read_trials, trial_folder
+from gwg_dist.tune.records import LOG, Trial, TrialEvaluation, read_trials, trial_folder
 from gwg_dist.tune.space import parse_space
 from tests import runs, slurm
 from tests.conftest import ROOT
@@ -408,7 +408,7 @@ def test_optuna_learns_from_trials_of_earlier_processes() -> None:
             {"a": n / 40, "b": "xy"[n % 2]},
             Path(),
             state="finished",
-            evaluations=[Evaluation(1, -abs(n / 40 - 0.8))],
+            evaluations=[TrialEvaluation(1, -abs(n / 40 - 0.8))],
         )
         for n in range(40)
     ]
@@ -433,12 +433,12 @@ def test_halving_remembers_trials_of_earlier_processes(value: float | None) -> N
 
     from gwg_dist.tune.schedule import Halving
 
-    before = [Trial(n, {}, Path(), evaluations=[Evaluation(10, -20.0 - n)]) for n in range(3)]
+    before = [Trial(n, {}, Path(), evaluations=[TrialEvaluation(10, -20.0 - n)]) for n in range(3)]
     halving = Halving(grace=10, factor=3, max_steps=100, mode="max", before=before)
     for number, report, expected in ((2, -50.0, "CONTINUE"), (3, value, "CONTINUE" if value == -10.0 else "STOP")):
         trial: Any = SimpleNamespace(trial_id="new", config={"start": {"number": number}})
         halving.on_trial_add(None, trial)
-        result = {"iteration": 12, "objective": Evaluation(12, report).objective("max")}
+        result = {"iteration": 12, "objective": TrialEvaluation(12, report).objective("max")}
         assert halving.on_trial_result(None, trial, result) == expected, "trial 2 has passed this rung before"
 
 

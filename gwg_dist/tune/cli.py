@@ -16,7 +16,7 @@ from gwg_dist.errors import InputError
 from gwg_dist.runs import make_folder
 from gwg_dist.tune.recipe import Recipe
 from gwg_dist.tune.results import replace_text
-from gwg_dist.tune.space import Space, grid_points, parse_space, random_points
+from gwg_dist.tune.space import SearchSpace, grid_points, parse_space, random_points
 
 SWEEP, EXPERIMENT = "sweep.yaml", "experiment.yaml"
 SEARCHES = ("random", "grid", "optuna")
@@ -228,7 +228,7 @@ def check_same(sweep: Sweep, folder: Path) -> None:
             raise InputError(f"{name}: a resumed sweep keeps it: {before[name]!r} there, {now[name]!r} now")
 
 
-def planned(sweep: Sweep, space: Space) -> list[dict[str, Any]]:
+def planned(sweep: Sweep, space: SearchSpace) -> list[dict[str, Any]]:
     """The points of all trials, by number; for a search that proposes them, as many empty ones."""
     if sweep.search == "grid":
         points = grid_points(space)

@@ -12,14 +12,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from gwg_dist.tune.records import DIVERGED, FINISHED, STOPPED, Trial, best_trial
-from gwg_dist.tune.space import Domain, Space
+from gwg_dist.tune.space import Domain, SearchSpace
 
 COLOURS = {FINISHED: "tab:blue", STOPPED: "tab:gray", DIVERGED: "tab:red"}
 OTHER = "tab:orange"
 MAX_PANELS = 11
 
 
-def draw(path: Path, trials: list[Trial], space: Space, metric: str, mode: str) -> None:
+def draw(path: Path, trials: list[Trial], space: SearchSpace, metric: str, mode: str) -> None:
     """One panel of curves, one panel of points for each setting; the best trial is starred."""
     keys = list(space)[:MAX_PANELS]
     num = len(keys) + 1

@@ -12,7 +12,7 @@ from jsonargparse import ArgumentError, Namespace
 from gwg_dist.cli import build_parser, instantiate
 from gwg_dist.errors import InputError
 from gwg_dist.trainer import check, yardstick
-from gwg_dist.tune.space import Space, end_points, sorted_keys
+from gwg_dist.tune.space import SearchSpace, end_points, sorted_keys
 
 MAX_COMBINATIONS = 32  # of ends, that are tried before a sweep
 # A sweep's own affair, and what to say of it.
@@ -44,7 +44,7 @@ class Recipe:
         InputError: a key that is the sweep's own, or in both.
     """
 
-    def __init__(self, experiment: Path | None, settings: dict[str, Any], space: Space) -> None:
+    def __init__(self, experiment: Path | None, settings: dict[str, Any], space: SearchSpace) -> None:
         self.experiment = experiment
         self.fixed = settings
         self.space = space

@@ -13,21 +13,21 @@ from rich.console import Console
 from rich.table import Table
 
 from gwg_dist.callbacks import console
-from gwg_dist.tune.records import FINISHED, RUNNING, STOPPED, Evaluation, Trial, best_trial, signed
-from gwg_dist.tune.space import Space
+from gwg_dist.tune.records import FINISHED, RUNNING, STOPPED, Trial, TrialEvaluation, best_trial, signed
+from gwg_dist.tune.space import SearchSpace
 
 CSV, BEST_CONFIG, PICTURE = "results.csv", "best.yaml", "sweep.png"
 FILE_WIDTH = 160
 STYLES = {RUNNING: "cyan", STOPPED: "dim", "failed": "red", "diverged": "red"}
 
 
-def describe(trial: Trial, evaluation: Evaluation, metric: str) -> str:
+def describe(trial: Trial, evaluation: TrialEvaluation, metric: str) -> str:
     """One line of a report."""
     settings = " ".join(f"{key}={shown(value)}" for key, value in trial.settings.items())
     return f"trial {trial.number}: iteration {evaluation.iteration}  {metric} {value_of(evaluation)}  {settings}"
 
 
-def value_of(evaluation: Evaluation | None) -> str:
+def value_of(evaluation: TrialEvaluation | None) -> str:
     """A value with its error bar and effective sample size, or why there is none."""
     if evaluation is None:
         return ""
@@ -94,7 +94,7 @@ def short_name(key: str, keys: list[str]) -> str:
 
 
 def write_results(
-    sweep: Path, trials: list[Trial], space: Space, metric: str, mode: str, dump: Callable[[dict[str, Any]], str]
+    sweep: Path, trials: list[Trial], space: SearchSpace, metric: str, mode: str, dump: Callable[[dict[str, Any]], str]
 ) -> list[str]:
     """Write what there is; returns the names of the files.
 

@@ -17,7 +17,7 @@ from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import AsyncHyperBandScheduler, PopulationBasedTraining, TrialScheduler
 
 from gwg_dist.tune.records import Trial
-from gwg_dist.tune.space import Space
+from gwg_dist.tune.space import SearchSpace
 
 TIME = "iteration"
 KEPT_CHECKPOINTS = 3  # of a trial; one may still be on its way to Ray
@@ -79,7 +79,7 @@ class Population(PopulationBasedTraining):
         share: float,
         max_steps: int,
         mode: str,
-        space: Space,
+        space: SearchSpace,
         start: Callable[[int, dict[str, Any]], dict[str, Any]],
         seed: int,
     ) -> None:

@@ -10,7 +10,7 @@ from ray.tune.search import Searcher
 
 from gwg_dist.errors import InputError
 from gwg_dist.tune.records import OPEN, Trial
-from gwg_dist.tune.space import Space
+from gwg_dist.tune.space import SearchSpace
 
 try:
     import optuna
@@ -35,7 +35,7 @@ class Optuna(Searcher):
 
     def __init__(
         self,
-        space: Space,
+        space: SearchSpace,
         *,
         mode: str,
         num_trials: int,
@@ -104,7 +104,7 @@ class Optuna(Searcher):
         self.study.add_trial(optuna.trial.create_trial(params=params, distributions=self.distributions, value=value))
 
 
-def distribution_of(space: Space, key: str) -> Any:
+def distribution_of(space: SearchSpace, key: str) -> Any:
     """A domain as Optuna has it; choices by their place, as they may be anything."""
     domain = space[key]
     if domain.kind == "choice":

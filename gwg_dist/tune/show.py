@@ -18,8 +18,8 @@ from gwg_dist.tune.records import (
     PAUSED,
     RUNNING,
     STOPPED,
-    Evaluation,
     Trial,
+    TrialEvaluation,
     last_error,
     mark_ended,
     trial_folder,
@@ -84,7 +84,7 @@ class Display(Callback):
         self, iteration: int, trials: list[RayTrial], trial: RayTrial, result: dict, **info: Any
     ) -> None:
         ours = self._trial(trial)
-        evaluation = Evaluation(**{name: result[name] for name in Evaluation.__dataclass_fields__})
+        evaluation = TrialEvaluation.from_dict(result)
         if evaluation in ours.evaluations:
             return
         ours.evaluations.append(evaluation)

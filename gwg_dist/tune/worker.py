@@ -30,7 +30,7 @@ from gwg_dist.runs import RESULTS
 from gwg_dist.tune.records import (
     DIVERGED,
     LOG,
-    Evaluation,
+    TrialEvaluation,
     append_evaluation,
     mark_ended,
     read_evaluations,
@@ -42,7 +42,7 @@ from gwg_dist.tune.trial import Job, Start
 ORIGIN = "origin.json"
 LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK")
 
-Send = Callable[[Evaluation], None]
+Send = Callable[[TrialEvaluation], None]
 
 
 def train_alone(job: Job, start: Start) -> None:
@@ -129,7 +129,7 @@ class Reporter(Callback):
         self.metric = metric
         self.folder = folder
         self.send = send
-        self.last: Evaluation | None = None
+        self.last: TrialEvaluation | None = None
         self._seen = -1
         self._iteration = 0
 
@@ -144,7 +144,7 @@ class Reporter(Callback):
 
     def diverged(self) -> None:
         """No more is to be had of this trial."""
-        self.last = Evaluation(self._iteration, None, why=DIVERGED)
+        self.last = TrialEvaluation(self._iteration, None, why=DIVERGED)
         if launched_rank() == 0:
             append_evaluation(self.folder, self.last)
             mark_ended(self.folder, DIVERGED)
@@ -170,23 +170,23 @@ class Reporter(Callback):
         return True
 
 
-def evaluation_of(assessment: Assessment, metric: str, *, iteration: int) -> Evaluation:
+def evaluation_of(assessment: Assessment, metric: str, *, iteration: int) -> TrialEvaluation:
     """What a sweep keeps of an assessment; a value that is not to be believed is none."""
     metrics = assessment.metrics()
     value = metrics[metric]
     collapsed = assessment.collapsed or value != value or abs(value) == float("inf")
-    return Evaluation(
+    return TrialEvaluation(
         iteration, None if collapsed else value, metrics["ais/log_z_stderr"], metrics["ais/ess"],
         "collapsed" if collapsed else "",
     )  # fmt: skip
 
 
-def values_of(evaluation: Evaluation, mode: str) -> dict[str, Any]:
+def values_of(evaluation: TrialEvaluation, mode: str) -> dict[str, Any]:
     """An evaluation as Ray takes it."""
-    return {"objective": evaluation.objective(mode), **evaluation.__dict__}
+    return {"objective": evaluation.objective(mode), **evaluation.to_dict()}
 
 
-def tell_tune(job: Job, start: Start, evaluation: Evaluation) -> None:
+def tell_tune(job: Job, start: Start, evaluation: TrialEvaluation) -> None:
     """Report, with the checkpoint where other trials may want it."""
     values = values_of(evaluation, job.mode)
     folder = trial_folder(Path(job.sweep), start.number)
