@@ -385,6 +385,19 @@ def test_a_checkpoint_that_is_taken_over_is_the_donors(tmp_path: Path) -> None:
     assert not (folder / "previous.ckpt").exists()
 
 
+def test_a_checkpoint_that_is_gone_leaves_the_trial_its_own(tmp_path: Path) -> None:
+    """Ray deletes a donor's old checkpoints; a receiver that fails and starts again has taken it over before."""
+    from ray.tune import Checkpoint
+
+    from gwg_dist.tune.worker import take_over
+
+    (tmp_path / "trial").mkdir()
+    (tmp_path / "trial/last.ckpt").write_bytes(b"taken over before")
+    checkpoint: Any = Checkpoint.from_directory(tmp_path / "gone")
+    take_over(checkpoint, tmp_path / "trial", 2)
+    assert (tmp_path / "trial/last.ckpt").read_bytes() == b"taken over before"
+
+
 @pytest.mark.slow
 def test_a_sweep_by_optuna(tmp_path: Path) -> None:
     pytest.importorskip("optuna")

@@ -171,8 +171,8 @@ def run(sweep: Sweep, *, resumed: bool) -> int:
         from gwg_dist.tune.drive import drive
 
         return drive(
-            sweep, recipe, folder, points, gpus=gpus, grace=grace, max_steps=base.trainer.max_steps,
-            at_once=min(at_once, sweep.max_concurrent or at_once),
+            sweep, recipe, folder, points, gpus=gpus, grace=grace, every=base.evaluation.every,
+            max_steps=base.trainer.max_steps, at_once=min(at_once, sweep.max_concurrent or at_once),
         )  # fmt: skip
 
 

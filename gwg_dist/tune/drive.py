@@ -66,6 +66,7 @@ def drive(
     *,
     gpus: float,
     grace: int,
+    every: int,
     max_steps: int,
     at_once: int,
 ) -> int:
@@ -78,6 +79,7 @@ def drive(
         points: of all trials, by number; empty where the search proposes them.
         gpus: of each worker.
         grace: iterations before the first decision.
+        every: iterations between two evaluations.
         max_steps: iterations of a whole run.
         at_once: trials.
     """
@@ -121,7 +123,8 @@ def drive(
             tune_config=tune.TuneConfig(
                 metric=None if sweep.scheduler != "none" else "objective",
                 mode=None if sweep.scheduler != "none" else sweep.mode,
-                search_alg=search, scheduler=scheduler(sweep, recipe, before, start, grace=grace, max_steps=max_steps),
+                search_alg=search,
+                scheduler=scheduler(sweep, recipe, before, job, start, grace=grace, max_steps=max_steps),
                 num_samples=num if search else 1,
                 max_concurrent_trials=None if sweep.scheduler == "pbt" else at_once, reuse_actors=sweep.workers == 1,
                 trial_dirname_creator=lambda trial: f"{trial.config['start']['number']:04d}",
@@ -129,6 +132,8 @@ def drive(
             run_config=tune.RunConfig(
                 name=RAY, storage_path=str(folder), verbose=0, callbacks=[display], stop=stop,
                 failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
+                # A trial that waits holds up its donor at the next look, so its checkpoint is not deleted before.
+                checkpoint_config=tune.CheckpointConfig(num_to_keep=grace // every + 3),
             ),
         )  # fmt: skip
         try:
@@ -149,7 +154,7 @@ def trainable(sweep: Sweep, gpus: float) -> Any:
 
 
 def scheduler(
-    sweep: Sweep, recipe: Recipe, before: list[Trial], start: TrialStart, *, grace: int, max_steps: int
+    sweep: Sweep, recipe: Recipe, before: list[Trial], job: Job, start: TrialStart, *, grace: int, max_steps: int
 ) -> TrialScheduler:
     """The one of the settings."""
     if sweep.scheduler == "asha":
@@ -157,7 +162,7 @@ def scheduler(
     if sweep.scheduler == "pbt":
         return Population(
             every=grace, share=1 / sweep.reduction_factor, max_steps=max_steps, mode=sweep.mode, space=recipe.space,
-            start=start, seed=sweep.seed,
+            config=lambda number, point: {"job": asdict(job), "start": start(number, point)}, seed=sweep.seed,
         )  # fmt: skip
     return FIFOScheduler()
 

@@ -203,9 +203,15 @@ def tell_tune(job: Job, start: Start, evaluation: TrialEvaluation) -> None:
 
 
 def take_over(donor: ray.tune.Checkpoint, folder: Path, number: int) -> None:
-    """Put another trial's weights, chains and optimizer in the place of this one's; its own are there already."""
+    """Put another trial's weights, chains and optimizer in the place of this one's.
+
+    This trial's own are there already. So are another's whose checkpoint is gone: Ray keeps it until this trial has
+    started, which has then failed and starts again.
+    """
     with donor.as_directory() as name:
         parcel = Path(name)
+        if not (parcel / ORIGIN).is_file():
+            return
         origin = json.loads((parcel / ORIGIN).read_text())
         if origin["number"] == number:
             return
