@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -154,8 +155,6 @@ def run(sweep: Sweep, *, resumed: bool) -> int:
     from gwg_dist.tune.cluster import check_fits, cluster, import_ray
 
     import_ray()
-    if sweep.search == "optuna":
-        from gwg_dist.tune import search as _  # noqa: F401  raises InputError where Optuna is missing
     with cluster(sweep.address, threads=max(int(sweep.cpus), 1)) as machines:
         has_gpus = any(machine.get("GPU", 0) for machine in machines)
         gpus = sweep.gpus if sweep.gpus is not None else float(has_gpus)
@@ -201,6 +200,8 @@ def check(sweep: Sweep) -> None:
         raise InputError(f"gpus must not be negative, got {sweep.gpus:g}")
     if sweep.workers > 1 and sweep.gpus is not None and sweep.gpus != int(sweep.gpus):
         raise InputError(f"gpus must be whole where a trial has {sweep.workers} workers, got {sweep.gpus:g}")
+    if sweep.search == "optuna" and find_spec("optuna") is None:
+        raise InputError("search optuna needs Optuna: pip install 'gwg-dist[tune]'")
     if sweep.scheduler == "pbt" and sweep.search != "random":
         raise InputError(f"search must be random with scheduler pbt, got {sweep.search!r}")
     for name, only in (("workers", 1), ("max_concurrent", 0)):
