@@ -21,11 +21,11 @@ from ray.tune.stopper import Stopper
 from gwg_dist.callbacks import console
 from gwg_dist.errors import LostError
 from gwg_dist.fit import REQUEUE
-from gwg_dist.tune.cli import Sweep
 from gwg_dist.tune.recipe import Recipe
 from gwg_dist.tune.records import ENDS, FAILED, FINISHED, Trial, best_trial, last_error, read_trials
 from gwg_dist.tune.results import BEST_CONFIG, print_table, table, write_results
 from gwg_dist.tune.schedule import Halving, Population
+from gwg_dist.tune.settings import Sweep
 from gwg_dist.tune.show import Display
 from gwg_dist.tune.trial import DRIVER_CPUS, Job, run_trial
 
