@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import sys
 import time
 from dataclasses import asdict
@@ -15,6 +15,7 @@ import gwg_dist.tune
 from gwg_dist.cli import Parser, errors_for_people, quiet
 from gwg_dist.errors import InputError
 from gwg_dist.runs import make_folder
+from gwg_dist.tune.job import Job
 from gwg_dist.tune.recipe import Recipe
 from gwg_dist.tune.results import replace_text
 from gwg_dist.tune.settings import SWEEP, Sweep, check, check_grace, check_same, planned
@@ -79,21 +80,17 @@ def fit_settings(args: list[str]) -> dict[str, Any]:
 
 
 def run(sweep: Sweep, *, resumed: bool) -> int:
-    """Check everything, then run the trials; returns the exit code. Raises InputError."""
+    """Check everything, then run the trials; returns the exit code. Raises InputError and LostError."""
     folder = Path(sweep.sweep_dir) if sweep.sweep_dir else Path("runs") / f"sweep-{time.strftime('%Y%m%d-%H%M%S')}"
     if resumed:
         check_same(sweep, folder)
     elif (folder / SWEEP).exists() or (folder / "trials").exists():
         raise InputError(f"{folder} already holds a sweep: go on with --resume {folder}, or choose another --sweep_dir")
     check(sweep)
-    space = parse_space(sweep.space)
-    experiment = folder / EXPERIMENT if resumed and (folder / EXPERIMENT).is_file() else None
-    if experiment is None and sweep.experiment is not None:
-        experiment = Path(sweep.experiment)
-        if not experiment.is_file():
-            raise InputError(f"experiment: there is no file {experiment}")
-    points = planned(sweep, space)
-    recipe = Recipe(experiment, sweep.settings, space)
+    recipe = Recipe(
+        experiment_file(sweep, folder / EXPERIMENT if resumed else None), sweep.settings, parse_space(sweep.space)
+    )
+    points = planned(sweep, recipe.space)
     if sweep.scheduler == "pbt":
         recipe.check_mutable()
     base = recipe.check(sweep.metric)
@@ -102,21 +99,33 @@ def run(sweep: Sweep, *, resumed: bool) -> int:
     from gwg_dist.tune.cluster import check_fits, cluster, import_ray
 
     import_ray()
+    from gwg_dist.tune.drive import Plan, drive
+
     with cluster(sweep.address, threads=max(int(sweep.cpus), 1)) as machines:
         has_gpus = any(machine.get("GPU", 0) for machine in machines)
         gpus = sweep.gpus if sweep.gpus is not None else float(has_gpus)
         at_once = check_fits(machines, workers=sweep.workers, cpus=sweep.cpus, gpus=gpus)
         make_folder(folder)
         folder = folder.resolve()
-        if experiment is not None:
-            if experiment.resolve() != folder / EXPERIMENT:
-                shutil.copyfile(experiment, folder / EXPERIMENT)
-            recipe.experiment = folder / EXPERIMENT
+        recipe.keep_experiment(folder / EXPERIMENT)
         replace_text(folder / SWEEP, yaml.safe_dump(asdict(sweep), sort_keys=False))
-
-        from gwg_dist.tune.drive import drive
-
         return drive(
-            sweep, recipe, folder, points, gpus=gpus, grace=grace, every=base.evaluation.every,
-            max_steps=base.trainer.max_steps, at_once=min(at_once, sweep.max_concurrent or at_once),
-        )  # fmt: skip
+            Plan(
+                Job(sweep, folder, os.getcwd(), gpus),
+                recipe,
+                points,
+                grace=grace,
+                every=base.evaluation.every,
+                max_steps=base.trainer.max_steps,
+                at_once=min(at_once, sweep.max_concurrent or at_once),
+            )
+        )
+
+
+def experiment_file(sweep: Sweep, copy: Path | None) -> Path | None:
+    """The experiment: the sweep's own copy where there is one. Raises InputError where the file is missing."""
+    if copy is not None and copy.is_file():
+        return copy
+    if sweep.experiment is not None and not Path(sweep.experiment).is_file():
+        raise InputError(f"experiment: there is no file {sweep.experiment}")
+    return Path(sweep.experiment) if sweep.experiment is not None else None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import ray.train
 import ray.tune
@@ -27,17 +29,17 @@ from gwg_dist.errors import DivergedError, InputError
 from gwg_dist.evaluation import Assessment
 from gwg_dist.fit import fit
 from gwg_dist.runs import RESULTS
+from gwg_dist.tune.job import Job, TrialStart
 from gwg_dist.tune.records import (
+    COLLAPSED,
     DIVERGED,
     LOG,
     TrialEvaluation,
     append_evaluation,
     mark_ended,
     read_evaluations,
-    trial_folder,
     write_point,
-)  # fmt: skip
-from gwg_dist.tune.trial import Job, Start
+)
 
 ORIGIN = "origin.json"
 LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK")
@@ -45,22 +47,26 @@ LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "N
 Send = Callable[[TrialEvaluation], None]
 
 
-def train_alone(job: Job, start: Start) -> None:
-    """A trial of one process, in a process of Ray Tune."""
+def train_alone(job: Job, start: TrialStart) -> None:
+    """Train a trial of one process, in a process of Ray Tune."""
+    forget_launcher()
     train(job, start, send=lambda evaluation: tell_tune(job, start, evaluation), donor=ray.tune.get_checkpoint())
 
 
-def train_together(job: Job, start: Start) -> None:
-    """One process of a trial of several, in a worker of Ray Train."""
+def train_together(job: Job, start: TrialStart) -> None:
+    """Train as one process of a trial of several, in a worker of Ray Train."""
     train(
-        job, start, send=lambda evaluation: ray.train.report(values_of(evaluation, job.mode)),
-        strategy=RayDDPStrategy(broadcast_buffers=False), environment=RayLightningEnvironment(),
-    )  # fmt: skip
+        job,
+        start,
+        send=lambda evaluation: ray.train.report(result_of(job, evaluation)),
+        strategy=RayDDPStrategy(broadcast_buffers=False),
+        environment=RayLightningEnvironment(),
+    )
 
 
 def train(
     job: Job,
-    start: Start,
+    start: TrialStart,
     *,
     send: Send,
     donor: ray.tune.Checkpoint | None = None,
@@ -70,49 +76,54 @@ def train(
     """Go on with the trial from what its folder holds, to the end.
 
     Args:
-        job: of the sweep.
-        start: of the trial.
+        job: what all trials share.
+        start: what this trial is told.
         send: tells Ray of an evaluation; called on every rank.
         donor: a checkpoint that Ray hands over; another trial's takes the place of this one's.
-        strategy: of fit.
-        environment: of fit.
+        strategy: see ``fit``.
+        environment: see ``fit``.
     """
-    if strategy is None:
-        forget_launcher()
     os.chdir(job.cwd)
-    folder = trial_folder(Path(job.sweep), start.number)
+    folder = job.trial_folder(start.number)
     folder.mkdir(parents=True, exist_ok=True)
     if launched_rank() == 0:
         if donor is not None:
             take_over(donor, folder, start.number)
         write_point(folder, start.number, start.point, start.left_out)
-    reporter = Reporter(job.metric, folder, send)
-    terminal = console.file
-    with open(folder / (LOG if launched_rank() == 0 else f"log.{launched_rank()}.txt"), "a", buffering=1) as log:
-        console.file = log
+    reporter = Reporter(job.sweep.metric, folder, send)
+    with console_in(folder / (LOG if launched_rank() == 0 else f"log.{launched_rank()}.txt")) as log:
         try:
             quiet()
             parser = build_parser()
             parser.exit_on_error = False
             config = parser.parse_args(list(start.args))
             fit(parser, config, folder, fresh=False, callbacks=[reporter], strategy=strategy, environment=environment)
-        except DivergedError as error:
+        except (DivergedError, InputError) as error:
             console.print(f"error: {error}", soft_wrap=True, markup=False)
+            if isinstance(error, InputError):
+                raise
             reporter.diverged()
-        except InputError as error:
-            console.print(f"error: {error}", soft_wrap=True, markup=False)
-            raise
         except Exception as error:
             log.write(traceback.format_exc())
             console.print(f"error: {type(error).__name__}: {error}", soft_wrap=True, markup=False)
             raise
-        finally:
-            console.file = terminal
     reporter.close()
 
 
+@contextmanager
+def console_in(path: Path) -> Iterator[TextIO]:
+    """Within it what fit says goes to the end of a file."""
+    terminal = console.file
+    with open(path, "a", buffering=1) as log:
+        console.file = log
+        try:
+            yield log
+        finally:
+            console.file = terminal
+
+
 def forget_launcher() -> None:
-    """A trial of one process is nobody's rank, whatever started Ray on this machine."""
+    """Drop the variables of whatever started Ray on this machine: a trial of one process is nobody's rank."""
     for name in list(os.environ):
         if name in LAUNCHER_VARIABLES or name.startswith(("SLURM_", "TORCHELASTIC_")):
             del os.environ[name]
@@ -123,6 +134,11 @@ class Reporter(Callback):
 
     A trial that is stopped, or handed to another, at a report is therefore never behind it. The last evaluation is
     written at the end of training and told after the final evaluation, so that nothing stops a trial that is through.
+
+    Args:
+        metric: which of an assessment's metrics trials are compared by.
+        folder: folder of the trial.
+        send: tells Ray of an evaluation.
     """
 
     def __init__(self, metric: str, folder: Path, send: Send) -> None:
@@ -130,20 +146,19 @@ class Reporter(Callback):
         self.folder = folder
         self.send = send
         self.last: TrialEvaluation | None = None
-        self._seen = -1
         self._iteration = 0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._iteration = trainer.global_step
-        if self._note(trainer):
-            assert self.last is not None
-            self.send(self.last)
+        new = self._write_new(trainer)
+        if new is not None:
+            self.send(new)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._note(trainer)
+        self._write_new(trainer)
 
     def diverged(self) -> None:
-        """No more is to be had of this trial."""
+        """Write that no more is to be had of this trial."""
         self.last = TrialEvaluation(self._iteration, None, why=DIVERGED)
         if launched_rank() == 0:
             append_evaluation(self.folder, self.last)
@@ -151,47 +166,41 @@ class Reporter(Callback):
 
     def close(self) -> None:
         """Tell of the end; a trial that had only its final evaluation to make repeats its last one."""
-        if self.last is None:
-            before = read_evaluations(self.folder)
-            self.last = before[-1] if before else None
-        if self.last is not None:
-            self.send(self.last)
+        evaluations = [self.last] if self.last else read_evaluations(self.folder)
+        if evaluations:
+            self.send(evaluations[-1])
 
-    def _note(self, trainer: Trainer) -> bool:
-        """Whether there is an evaluation that has not been told of; it is on disk then."""
+    def _write_new(self, trainer: Trainer) -> TrialEvaluation | None:
+        """Write the newest evaluation and return it; None where it has been told of."""
         callbacks: list[Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
         latest = next((c.latest for c in callbacks if isinstance(c, AISLikelihood)), None)
-        if latest is None or latest[0] == self._seen:
-            return False
-        self._seen = latest[0]
+        if latest is None or (self.last is not None and self.last.iteration == latest[0]):
+            return None
         self.last = evaluation_of(latest[1], self.metric, iteration=latest[0])
         if launched_rank() == 0:
             append_evaluation(self.folder, self.last)
-        return True
+        return self.last
 
 
 def evaluation_of(assessment: Assessment, metric: str, *, iteration: int) -> TrialEvaluation:
-    """What a sweep keeps of an assessment; a value that is not to be believed is none."""
+    """The part of an assessment that a sweep keeps; a value that is not to be believed is none."""
     metrics = assessment.metrics()
-    value = metrics[metric]
-    collapsed = assessment.collapsed or value != value or abs(value) == float("inf")
-    return TrialEvaluation(
-        iteration, None if collapsed else value, metrics["ais/log_z_stderr"], metrics["ais/ess"],
-        "collapsed" if collapsed else "",
-    )  # fmt: skip
+    value, stderr, ess = metrics[metric], metrics["ais/log_z_stderr"], metrics["ais/ess"]
+    if assessment.collapsed or not math.isfinite(value):
+        return TrialEvaluation(iteration, None, stderr, ess, COLLAPSED)
+    return TrialEvaluation(iteration, value, stderr, ess)
 
 
-def values_of(evaluation: TrialEvaluation, mode: str) -> dict[str, Any]:
+def result_of(job: Job, evaluation: TrialEvaluation) -> dict[str, Any]:
     """An evaluation as Ray takes it."""
-    return {"objective": evaluation.objective(mode), **evaluation.to_dict()}
+    return evaluation.to_dict() | {"objective": evaluation.objective(job.sweep.mode)}
 
 
-def tell_tune(job: Job, start: Start, evaluation: TrialEvaluation) -> None:
+def tell_tune(job: Job, start: TrialStart, evaluation: TrialEvaluation) -> None:
     """Report, with the checkpoint where other trials may want it."""
-    values = values_of(evaluation, job.mode)
-    folder = trial_folder(Path(job.sweep), start.number)
-    if not job.passes_on or not (folder / LAST).is_file():
-        ray.tune.report(values)
+    folder = job.trial_folder(start.number)
+    if job.sweep.scheduler != "pbt" or not (folder / LAST).is_file():
+        ray.tune.report(result_of(job, evaluation))
         return
     with tempfile.TemporaryDirectory() as name:
         parcel = Path(name)
@@ -199,7 +208,7 @@ def tell_tune(job: Job, start: Start, evaluation: TrialEvaluation) -> None:
             if (folder / part).is_file():
                 shutil.copyfile(folder / part, parcel / part)
         (parcel / ORIGIN).write_text(json.dumps({"number": start.number, "iteration": evaluation.iteration}))
-        ray.tune.report(values, checkpoint=ray.tune.Checkpoint.from_directory(parcel))
+        ray.tune.report(result_of(job, evaluation), checkpoint=ray.tune.Checkpoint.from_directory(parcel))
 
 
 def take_over(donor: ray.tune.Checkpoint, folder: Path, number: int) -> None:
