@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ import gwg_dist.tune
 from gwg_dist.cli import Parser, errors_for_people, quiet
 from gwg_dist.errors import InputError
 from gwg_dist.runs import make_folder
-from gwg_dist.tune.job import Job
+from gwg_dist.tune.plan import Plan
 from gwg_dist.tune.recipe import Recipe
+from gwg_dist.tune.records import TRIALS
 from gwg_dist.tune.results import replace_text
 from gwg_dist.tune.settings import SWEEP, Sweep, check, check_grace, check_same, planned
 from gwg_dist.tune.space import parse_space
@@ -81,45 +81,37 @@ def fit_settings(args: list[str]) -> dict[str, Any]:
 
 def run(sweep: Sweep, *, resumed: bool) -> int:
     """Check everything, then run the trials; returns the exit code. Raises InputError and LostError."""
-    folder = Path(sweep.sweep_dir) if sweep.sweep_dir else Path("runs") / f"sweep-{time.strftime('%Y%m%d-%H%M%S')}"
+    sweep = replace(sweep, sweep_dir=sweep.sweep_dir or f"runs/sweep-{time.strftime('%Y%m%d-%H%M%S')}")
+    folder = sweep.folder
     if resumed:
         check_same(sweep, folder)
-    elif (folder / SWEEP).exists() or (folder / "trials").exists():
+    elif (folder / SWEEP).exists() or (folder / TRIALS).exists():
         raise InputError(f"{folder} already holds a sweep: go on with --resume {folder}, or choose another --sweep_dir")
     check(sweep)
-    recipe = Recipe(
-        experiment_file(sweep, folder / EXPERIMENT if resumed else None), sweep.settings, parse_space(sweep.space)
-    )
+    experiment = experiment_file(sweep, folder / EXPERIMENT if resumed else None)
+    recipe = Recipe(experiment, sweep.settings, parse_space(sweep.space))
     points = planned(sweep, recipe.space)
     if sweep.scheduler == "pbt":
         recipe.check_mutable()
     base = recipe.check(sweep.metric)
-    grace = check_grace(sweep, base.evaluation.every, base.trainer.max_steps)
+    every, max_steps = base.evaluation.every, base.trainer.max_steps
+    grace = check_grace(sweep, every, max_steps)
 
     from gwg_dist.tune.cluster import check_fits, cluster, import_ray
 
     import_ray()
-    from gwg_dist.tune.drive import Plan, drive
+    from gwg_dist.tune.drive import drive
 
     with cluster(sweep.address, threads=max(int(sweep.cpus), 1)) as machines:
         has_gpus = any(machine.get("GPU", 0) for machine in machines)
         gpus = sweep.gpus if sweep.gpus is not None else float(has_gpus)
-        at_once = check_fits(machines, workers=sweep.workers, cpus=sweep.cpus, gpus=gpus)
+        fitting = check_fits(machines, workers=sweep.workers, cpus=sweep.cpus, gpus=gpus)
         make_folder(folder)
-        folder = folder.resolve()
-        recipe.keep_experiment(folder / EXPERIMENT)
+        recipe.keep_experiment(folder.resolve() / EXPERIMENT)
         replace_text(folder / SWEEP, yaml.safe_dump(asdict(sweep), sort_keys=False))
-        return drive(
-            Plan(
-                Job(sweep, folder, os.getcwd(), gpus),
-                recipe,
-                points,
-                grace=grace,
-                every=base.evaluation.every,
-                max_steps=base.trainer.max_steps,
-                at_once=min(at_once, sweep.max_concurrent or at_once),
-            )
-        )
+        settled = replace(sweep, sweep_dir=str(folder.resolve()), gpus=gpus)
+        at_once = min(fitting, sweep.max_concurrent or fitting)
+        return drive(Plan(settled, recipe, points, grace, every, max_steps, at_once))
 
 
 def experiment_file(sweep: Sweep, copy: Path | None) -> Path | None:

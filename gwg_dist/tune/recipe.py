@@ -13,8 +13,8 @@ from jsonargparse import ArgumentError, Namespace
 from gwg_dist.cli import build_parser, instantiate
 from gwg_dist.errors import InputError
 from gwg_dist.trainer import check, yardstick
-from gwg_dist.tune.job import TrialStart
 from gwg_dist.tune.space import SearchSpace, end_points, sorted_keys
+from gwg_dist.tune.start import TrialStart
 
 MAX_COMBINATIONS = 32  # of ends, that are tried before a sweep
 # Settings that the sweep makes itself, and what to say to who gives one.
@@ -77,7 +77,7 @@ class Recipe:
 
     def start(self, number: int, point: dict[str, Any], *, workers: int) -> TrialStart:
         """What a trial is told: fit keeps its state at every evaluation and writes nothing on the terminal."""
-        kept = self.settings(point)
+        settings = self.settings(point)
         more = {
             "ckpt_path": "last",
             "checkpoint_every": self.config(point).evaluation.every,
@@ -86,7 +86,8 @@ class Recipe:
             "trainer.num_nodes": 1,
             "trainer.strategy": "auto",
         }
-        return TrialStart(number, point, tuple(key for key in point if key not in kept), tuple(self._args(kept | more)))
+        left_out = tuple(key for key in point if key not in settings)
+        return TrialStart(number, point, left_out, tuple(self._args(settings | more)), os.getcwd())
 
     def config(self, point: dict[str, Any]) -> Namespace:
         """The resolved settings. Raises InputError."""

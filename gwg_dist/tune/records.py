@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,22 @@ from gwg_dist.runs import RESULTS, write_json
 TRIALS, TRIAL, REPORTS, ENDED, LOG = "trials", "trial.json", "reports.jsonl", "ended", "log.txt"
 WORST = 1e30  # stands for a value that is not to be believed; finite, as schedulers average
 
-# States of a trial. The first three are ends.
-FINISHED, STOPPED, DIVERGED = "finished", "stopped", "diverged"
-RUNNING, PAUSED, FAILED, OPEN = "running", "paused", "failed", "open"
-ENDS = (FINISHED, STOPPED, DIVERGED)
 COLLAPSED = "collapsed"
+
+
+class State(StrEnum):
+    """How a trial stands. Open: there is more to do, now or when the sweep is resumed."""
+
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    DIVERGED = "diverged"
+    OPEN = "open"
+    RUNNING = "running"
+    PAUSED = "paused"
+    FAILED = "failed"
+
+
+ENDS = (State.FINISHED, State.STOPPED, State.DIVERGED)
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,7 @@ class Trial:
     point: dict[str, Any]
     folder: Path
     left_out: tuple[str, ...] = ()
-    state: str = OPEN
+    state: str = State.OPEN
     evaluations: list[TrialEvaluation] = field(default_factory=list)
     results: dict[str, Any] = field(default_factory=dict)
     problem: str = ""
@@ -98,7 +110,9 @@ def signed(evaluation: TrialEvaluation, mode: str) -> float:
 
 def best_trial(trials: list[Trial], mode: str) -> Trial | None:
     """The trial of the best evaluation, of those that have not diverged; None where none is to be believed."""
-    found = [(signed(best, mode), trial) for trial in trials if (best := trial.best(mode)) and trial.state != DIVERGED]
+    found = [
+        (signed(best, mode), trial) for trial in trials if (best := trial.best(mode)) and trial.state != State.DIVERGED
+    ]
     return max(found, key=lambda pair: pair[0])[1] if found else None
 
 
@@ -142,7 +156,7 @@ def read_trial(folder: Path) -> Trial | None:
     if not begun:
         return None
     ended = text_of_file(folder / ENDED).strip()
-    state = FINISHED if results else ended if ended in ENDS else OPEN
+    state = State.FINISHED if results else ended if ended in ENDS else State.OPEN
     evaluations = read_evaluations(folder)
     return Trial(begun["number"], begun["point"], folder, tuple(begun["left_out"]), state, evaluations, results)
 

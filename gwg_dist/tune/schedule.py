@@ -7,16 +7,24 @@ Numbers stay, so evaluations from before a sweep was resumed still count.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from typing import Any
 
 from ray.tune.experiment import Trial as RayTrial
-from ray.tune.schedulers import AsyncHyperBandScheduler, PopulationBasedTraining, TrialScheduler
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
 
+from gwg_dist.tune.plan import Plan
 from gwg_dist.tune.records import Trial
-from gwg_dist.tune.space import SearchSpace
 
-TIME = "iteration"
+TIME, OBJECTIVE = "iteration", "objective"
+
+
+def make_scheduler(plan: Plan, before: list[Trial]) -> TrialScheduler:
+    """The scheduler that the settings name."""
+    sweep = plan.sweep
+    if sweep.scheduler == "asha":
+        factor = sweep.reduction_factor
+        return Halving(grace=plan.grace, factor=factor, max_steps=plan.max_steps, mode=sweep.mode, before=before)
+    return Population(plan) if sweep.scheduler == "pbt" else FIFOScheduler()
 
 
 class Halving(AsyncHyperBandScheduler):
@@ -31,20 +39,13 @@ class Halving(AsyncHyperBandScheduler):
     """
 
     def __init__(self, *, grace: int, factor: int, max_steps: int, mode: str, before: list[Trial]) -> None:
-        super().__init__(
-            time_attr=TIME,
-            metric="objective",
-            mode=mode,
-            max_t=max(max_steps - 1, 1),
-            grace_period=grace,
-            reduction_factor=factor,
-            stop_last_trials=False,
-        )
+        end = max(max_steps - 1, 1)
+        super().__init__(TIME, OBJECTIVE, mode, end, grace, reduction_factor=factor, stop_last_trials=False)
         controller: Any = None  # these trials have none
         for trial in before:
             super().on_trial_add(controller, numbered(trial.number))
             for evaluation in trial.evaluations:
-                result = {TIME: evaluation.iteration, "objective": evaluation.objective(mode)}
+                result = {TIME: evaluation.iteration, OBJECTIVE: evaluation.objective(mode)}
                 super().on_trial_result(controller, numbered(trial.number), result)
 
     def on_trial_add(self, tune_controller: Any, trial: RayTrial) -> None:
@@ -64,47 +65,31 @@ class Population(PopulationBasedTraining):
     """Population based training (Jaderberg et al., 2017): the worst take over the best ones' state, and vary a setting.
 
     Ray's own mutations may leave a range, whose ends are all that was checked; ``Domain.mutate`` stays inside.
-
-    Args:
-        every: iterations between two looks.
-        share: share of the trials that are worst, and that are best.
-        max_steps: iterations of a whole run; a trial that is through is left alone.
-        mode: "max" or "min".
-        space: what varies.
-        config: what Ray hands to a trial, of its number and point.
-        seed: seed of the mutations.
     """
 
-    def __init__(
-        self,
-        *,
-        every: int,
-        share: float,
-        max_steps: int,
-        mode: str,
-        space: SearchSpace,
-        config: Callable[[int, dict[str, Any]], dict[str, Any]],
-        seed: int,
-    ) -> None:
-        rng = random.Random(seed)
+    def __init__(self, plan: Plan) -> None:
+        sweep, rng = plan.sweep, random.Random(plan.sweep.seed)
 
         def explore(donor: dict[str, Any]) -> dict[str, Any]:
             """The donor's point, every value varied."""
             start = donor["start"]
-            return config(start["number"], {key: d.mutate(start["point"][key], rng) for key, d in space.items()})
+            point = {key: domain.mutate(start["point"][key], rng) for key, domain in plan.recipe.space.items()}
+            return plan.config(start["number"], point)
 
+        share = 1 / sweep.reduction_factor
         super().__init__(
-            time_attr=TIME,
-            metric="objective",
-            mode=mode,
-            perturbation_interval=every,
+            TIME,
+            OBJECTIVE,
+            sweep.mode,
+            plan.grace,
             quantile_fraction=share,
             custom_explore_fn=explore,
             log_config=False,
         )
-        self.max_steps = max_steps
+        self.max_steps = plan.max_steps
 
     def on_trial_result(self, tune_controller: Any, trial: RayTrial, result: dict) -> str:
+        """Ray's decision; a trial that is through is left alone."""
         if result[TIME] >= self.max_steps:
             return TrialScheduler.CONTINUE
         number = number_of(trial)

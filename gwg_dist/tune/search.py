@@ -10,7 +10,7 @@ import optuna
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from gwg_dist.tune.records import OPEN, Trial
+from gwg_dist.tune.records import State, Trial
 from gwg_dist.tune.space import Domain, SearchSpace
 
 # Proposals while other trials run take those for bad; its warning says that the option is young.
@@ -41,7 +41,7 @@ class Optuna(OptunaSearch):
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         begun = {trial.number: trial for trial in before}
-        again = [trial for trial in before if trial.state == OPEN]
+        again = [trial for trial in before if trial.state == State.OPEN]
         super().__init__(
             {key: distribution_of(domain) for key, domain in space.items()},
             metric="objective",
@@ -53,7 +53,7 @@ class Optuna(OptunaSearch):
         self.config = config
         self.numbers = [trial.number for trial in again] + [n for n in range(num_trials) if n not in begun]
         for trial in before:
-            if trial.state != OPEN and trial.evaluations:
+            if trial.state != State.OPEN and trial.evaluations:
                 self.add_evaluated_point(encoded(space, trial.point), trial.evaluations[-1].objective(mode))
 
     def suggest(self, trial_id: str) -> Any:

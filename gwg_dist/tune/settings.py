@@ -78,6 +78,11 @@ class Sweep:
     sweep_dir: str | None = None
     address: str | None = None
 
+    @property
+    def folder(self) -> Path:
+        """The folder of a sweep whose ``sweep_dir`` is known."""
+        return Path(self.sweep_dir or "")
+
 
 def check(sweep: Sweep) -> None:
     """Check every setting by itself, and those of pbt. Raises InputError."""

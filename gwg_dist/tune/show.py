@@ -11,53 +11,28 @@ from ray.tune.experiment import Trial as RayTrial
 from rich.live import Live
 
 from gwg_dist.callbacks import console
-from gwg_dist.tune.job import Job, TrialStart
-from gwg_dist.tune.records import (
-    DIVERGED,
-    ENDS,
-    FAILED,
-    FINISHED,
-    OPEN,
-    PAUSED,
-    RUNNING,
-    STOPPED,
-    Trial,
-    TrialEvaluation,
-    last_error,
-    mark_ended,
-)
-from gwg_dist.tune.results import describe, table
+from gwg_dist.tune.plan import Plan
+from gwg_dist.tune.records import ENDS, State, Trial, TrialEvaluation, last_error, mark_ended, read_trials, trial_folder
+from gwg_dist.tune.results import describe, rank, table
+from gwg_dist.tune.start import TrialStart
 
-REFRESH_SECONDS = 0.5
+REFRESH_SECONDS = 1.0
+STATES = {RayTrial.RUNNING: State.RUNNING, RayTrial.PAUSED: State.PAUSED, RayTrial.ERROR: State.FAILED}
 
 
 class Display(Callback):
-    """Follows Ray's trials, marks those that a scheduler stops, and shows all.
+    """Shows the trials as their folders and Ray say they stand, and marks those that a scheduler stops.
 
     Args:
-        job: what all trials share.
-        keys: the keys that vary.
-        before: trials of earlier processes of this sweep.
-        num_trials: trials of the whole sweep.
-        max_steps: iterations of a whole run.
+        plan: what the sweep runs.
         stopping: whether the sweep was told to stop.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        keys: list[str],
-        before: list[Trial],
-        num_trials: int,
-        max_steps: int,
-        stopping: Callable[[], bool],
-    ) -> None:
-        self.job = job
-        self.keys = keys
-        self.trials = {trial.number: trial for trial in before}
-        self.num_trials = num_trials
-        self.max_steps = max_steps
+    def __init__(self, plan: Plan, stopping: Callable[[], bool]) -> None:
+        self.plan = plan
         self.stopping = stopping
+        self._states: dict[int, State] = {}
+        self._last: dict[int, TrialEvaluation] = {}
         self._drawn = 0.0
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
@@ -69,69 +44,68 @@ class Display(Callback):
     def __exit__(self, *error: object) -> None:
         if self._live is not None:
             self._live.stop()
+        self._states = {number: state for number, state in self._states.items() if state == State.FAILED}
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # a sweep is resumed from its folders
 
+    def trials(self) -> list[Trial]:
+        """All trials that have begun, by number; of one that has not ended, Ray knows whether it runs or has failed."""
+        trials = read_trials(self.plan.sweep.folder)
+        for trial in trials:
+            if trial.state not in ENDS:
+                trial.state = self._states.get(trial.number, State.OPEN)
+                trial.problem = last_error(trial.folder) if trial.state == State.FAILED else ""
+        return trials
+
     def on_step_end(self, iteration: int, trials: list[RayTrial], **info: Any) -> None:
-        for ray_trial in trials:
-            trial = self._trial(ray_trial)
-            if trial.state not in (*ENDS, FAILED):
-                trial.state = {"RUNNING": RUNNING, "PAUSED": PAUSED}.get(ray_trial.status, trial.state)
+        self._states = {start_of(trial).number: STATES.get(trial.status, State.OPEN) for trial in trials}
         if self._live is not None and time.monotonic() - self._drawn > REFRESH_SECONDS:
             self._drawn = time.monotonic()
-            self._live.update(self._table(), refresh=True)
-
-    def on_trial_start(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
-        ours, start = self._trial(trial), TrialStart(**trial.config["start"])
-        ours.state, ours.problem = RUNNING, ""
-        ours.point, ours.left_out = start.point, start.left_out
+            sweep, begun = self.plan.sweep, sorted(self.trials(), key=lambda trial: rank(trial, self.plan.sweep.mode))
+            title = f"{len(begun)} of {len(self.plan.points)} trials begun"
+            self._live.update(table(begun, sweep, self.plan.recipe.space, title=title), refresh=True)
 
     def on_trial_result(
-        self, iteration: int, trials: list[RayTrial], trial: RayTrial, result: dict, **info: Any
+        self, iteration: int, trials: list[RayTrial], trial: RayTrial, result: dict[str, Any], **info: Any
     ) -> None:
-        ours, evaluation = self._trial(trial), TrialEvaluation.from_dict(result)
-        if evaluation not in ours.evaluations:
-            ours.evaluations.append(evaluation)
-            self._say(describe(ours, evaluation, self.job.sweep.metric))
+        start, evaluation = start_of(trial), TrialEvaluation.from_dict(result)
+        if self._last.get(start.number) != evaluation:
+            self._last[start.number] = evaluation
+            self._say(describe(start, evaluation, self.plan.sweep.metric))
 
     def on_trial_complete(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
         """Ray ends trials that are through, that a scheduler stops, and, where the sweep is told to stop, all."""
-        ours = self._trial(trial)
+        number = start_of(trial).number
+        last = self._last.get(number, TrialEvaluation(0, None))
         if self.stopping():
-            ours.state = OPEN
-        elif ours.evaluations and ours.evaluations[-1].why == DIVERGED:
-            ours.state = DIVERGED
-        elif ours.iteration >= self.max_steps:
-            ours.state = FINISHED
+            state = State.OPEN
+        elif last.why == State.DIVERGED:
+            state = State.DIVERGED
+        elif last.iteration >= self.plan.max_steps:
+            state = State.FINISHED
         else:
-            ours.state = STOPPED
-            mark_ended(ours.folder, STOPPED)
-        self._say(f"trial {ours.number}: {ours.state} at iteration {ours.iteration}")
+            state = State.STOPPED
+            mark_ended(trial_folder(self.plan.sweep.folder, number), state)
+        self._say(f"trial {number}: {state} at iteration {last.iteration}")
 
     def on_trial_recover(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
         self._failed(trial, "starts again")
 
     def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
-        self._failed(trial, FAILED)
+        self._failed(trial, "failed")
 
-    def _failed(self, ray_trial: RayTrial, what: str) -> None:
-        ours = self._trial(ray_trial)
-        ours.state, ours.problem = FAILED, last_error(ours.folder) or "its process ended"
-        self._say(f"trial {ours.number}: {what}: {ours.problem}")
+    def _failed(self, trial: RayTrial, what: str) -> None:
+        number = start_of(trial).number
+        reason = last_error(trial_folder(self.plan.sweep.folder, number)) or "its process ended"
+        self._say(f"trial {number}: {what}: {reason}")
 
     def _say(self, line: str) -> None:
         """Print a line where there is no table."""
         if self._live is None:
             console.print(line, soft_wrap=True, markup=False)
 
-    def _trial(self, ray_trial: RayTrial) -> Trial:
-        """Our record of one of Ray's trials."""
-        start = TrialStart(**ray_trial.config["start"])
-        ours = Trial(start.number, start.point, self.job.trial_folder(start.number), start.left_out)
-        return self.trials.setdefault(start.number, ours)
 
-    def _table(self) -> Any:
-        trials = [self.trials[number] for number in sorted(self.trials)]
-        title, sweep = f"{len(trials)} of {self.num_trials} trials begun", self.job.sweep
-        return table(trials, self.keys, sweep.metric, sweep.mode, title=title, rows=max(console.height - 8, 4))
+def start_of(trial: RayTrial) -> TrialStart:
+    """What one of Ray's trials was told."""
+    return TrialStart(**trial.config["start"])

@@ -29,17 +29,19 @@ from gwg_dist.errors import DivergedError, InputError
 from gwg_dist.evaluation import Assessment
 from gwg_dist.fit import fit
 from gwg_dist.runs import RESULTS
-from gwg_dist.tune.job import Job, TrialStart
 from gwg_dist.tune.records import (
     COLLAPSED,
-    DIVERGED,
     LOG,
+    State,
     TrialEvaluation,
     append_evaluation,
     mark_ended,
     read_evaluations,
+    trial_folder,
     write_point,
 )
+from gwg_dist.tune.settings import Sweep
+from gwg_dist.tune.start import TrialStart
 
 ORIGIN = "origin.json"
 LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK")
@@ -47,25 +49,25 @@ LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "N
 Send = Callable[[TrialEvaluation], None]
 
 
-def train_alone(job: Job, start: TrialStart) -> None:
+def train_alone(sweep: Sweep, start: TrialStart) -> None:
     """Train a trial of one process, in a process of Ray Tune."""
     forget_launcher()
-    train(job, start, send=lambda evaluation: tell_tune(job, start, evaluation), donor=ray.tune.get_checkpoint())
+    train(sweep, start, send=lambda evaluation: tell_tune(sweep, start, evaluation), donor=ray.tune.get_checkpoint())
 
 
-def train_together(job: Job, start: TrialStart) -> None:
+def train_together(sweep: Sweep, start: TrialStart) -> None:
     """Train as one process of a trial of several, in a worker of Ray Train."""
     train(
-        job,
+        sweep,
         start,
-        send=lambda evaluation: ray.train.report(result_of(job, evaluation)),
+        send=lambda evaluation: ray.train.report(result_of(sweep, evaluation)),
         strategy=RayDDPStrategy(broadcast_buffers=False),
         environment=RayLightningEnvironment(),
     )
 
 
 def train(
-    job: Job,
+    sweep: Sweep,
     start: TrialStart,
     *,
     send: Send,
@@ -76,21 +78,21 @@ def train(
     """Go on with the trial from what its folder holds, to the end.
 
     Args:
-        job: what all trials share.
+        sweep: settings of the sweep, with its folder.
         start: what this trial is told.
         send: tells Ray of an evaluation; called on every rank.
         donor: a checkpoint that Ray hands over; another trial's takes the place of this one's.
         strategy: see ``fit``.
         environment: see ``fit``.
     """
-    os.chdir(job.cwd)
-    folder = job.trial_folder(start.number)
+    os.chdir(start.cwd)
+    folder = trial_folder(sweep.folder, start.number)
     folder.mkdir(parents=True, exist_ok=True)
     if launched_rank() == 0:
         if donor is not None:
             take_over(donor, folder, start.number)
         write_point(folder, start.number, start.point, start.left_out)
-    reporter = Reporter(job.sweep.metric, folder, send)
+    reporter = Reporter(sweep.metric, folder, send)
     with console_in(folder / (LOG if launched_rank() == 0 else f"log.{launched_rank()}.txt")) as log:
         try:
             quiet()
@@ -159,10 +161,10 @@ class Reporter(Callback):
 
     def diverged(self) -> None:
         """Write that no more is to be had of this trial."""
-        self.last = TrialEvaluation(self._iteration, None, why=DIVERGED)
+        self.last = TrialEvaluation(self._iteration, None, why=State.DIVERGED)
         if launched_rank() == 0:
             append_evaluation(self.folder, self.last)
-            mark_ended(self.folder, DIVERGED)
+            mark_ended(self.folder, State.DIVERGED)
 
     def close(self) -> None:
         """Tell of the end; a trial that had only its final evaluation to make repeats its last one."""
@@ -191,16 +193,16 @@ def evaluation_of(assessment: Assessment, metric: str, *, iteration: int) -> Tri
     return TrialEvaluation(iteration, value, stderr, ess)
 
 
-def result_of(job: Job, evaluation: TrialEvaluation) -> dict[str, Any]:
+def result_of(sweep: Sweep, evaluation: TrialEvaluation) -> dict[str, Any]:
     """An evaluation as Ray takes it."""
-    return evaluation.to_dict() | {"objective": evaluation.objective(job.sweep.mode)}
+    return evaluation.to_dict() | {"objective": evaluation.objective(sweep.mode)}
 
 
-def tell_tune(job: Job, start: TrialStart, evaluation: TrialEvaluation) -> None:
+def tell_tune(sweep: Sweep, start: TrialStart, evaluation: TrialEvaluation) -> None:
     """Report, with the checkpoint where other trials may want it."""
-    folder = job.trial_folder(start.number)
-    if job.sweep.scheduler != "pbt" or not (folder / LAST).is_file():
-        ray.tune.report(result_of(job, evaluation))
+    folder = trial_folder(sweep.folder, start.number)
+    if sweep.scheduler != "pbt" or not (folder / LAST).is_file():
+        ray.tune.report(result_of(sweep, evaluation))
         return
     with tempfile.TemporaryDirectory() as name:
         parcel = Path(name)
@@ -208,7 +210,7 @@ def tell_tune(job: Job, start: TrialStart, evaluation: TrialEvaluation) -> None:
             if (folder / part).is_file():
                 shutil.copyfile(folder / part, parcel / part)
         (parcel / ORIGIN).write_text(json.dumps({"number": start.number, "iteration": evaluation.iteration}))
-        ray.tune.report(result_of(job, evaluation), checkpoint=ray.tune.Checkpoint.from_directory(parcel))
+        ray.tune.report(result_of(sweep, evaluation), checkpoint=ray.tune.Checkpoint.from_directory(parcel))
 
 
 def take_over(donor: ray.tune.Checkpoint, folder: Path, number: int) -> None:
