@@ -505,6 +505,12 @@ def test_a_sweep_on_slurm(tmp_path_factory: pytest.TempPathFactory) -> None:
     assert any("going on from iteration" in (trial.folder / LOG).read_text() for trial in read_trials(folder))
 
 
+def test_a_process_that_waits_for_workers_imports_nothing_that_trains() -> None:
+    code = "import sys, gwg_dist.tune.trial; print([m for m in ('torch', 'lightning', 'sklearn') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout.strip() == "[]"
+
+
 def test_workers_need_a_whole_slot_on_one_machine() -> None:
     """Three machines of 3 CPUs have three slots of 2 CPUs, not four; GPUs bound as well."""
     from gwg_dist.errors import InputError

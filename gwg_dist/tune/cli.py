@@ -14,12 +14,13 @@ import gwg_dist.tune
 from gwg_dist.cli import Parser, errors_for_people, quiet
 from gwg_dist.errors import InputError
 from gwg_dist.runs import make_folder
+from gwg_dist.tune.checks import SWEEP_FILE, check, check_grace, check_same, planned
 from gwg_dist.tune.plan import Plan
 from gwg_dist.tune.recipe import Recipe
 from gwg_dist.tune.records import TRIALS
 from gwg_dist.tune.results import replace_text
-from gwg_dist.tune.settings import SWEEP, Sweep, check, check_grace, check_same, planned
 from gwg_dist.tune.space import parse_space
+from gwg_dist.tune.sweep import Sweep
 
 EXPERIMENT = "experiment.yaml"
 
@@ -60,7 +61,7 @@ def resume_args(args: list[str]) -> list[str]:
         name, equals, value = arg.partition("=")
         if name == "--resume":
             folder = Path(value if equals else "".join(args[place + 1 : place + 2]))
-            return ["--config", str(folder / SWEEP), f"--sweep_dir={folder}", *args]
+            return ["--config", str(folder / SWEEP_FILE), f"--sweep_dir={folder}", *args]
     return args
 
 
@@ -85,7 +86,7 @@ def run(sweep: Sweep, *, resumed: bool) -> int:
     folder = sweep.folder
     if resumed:
         check_same(sweep, folder)
-    elif (folder / SWEEP).exists() or (folder / TRIALS).exists():
+    elif (folder / SWEEP_FILE).exists() or (folder / TRIALS).exists():
         raise InputError(f"{folder} already holds a sweep: go on with --resume {folder}, or choose another --sweep_dir")
     check(sweep)
     experiment = experiment_file(sweep, folder / EXPERIMENT if resumed else None)
@@ -108,7 +109,7 @@ def run(sweep: Sweep, *, resumed: bool) -> int:
         fitting = check_fits(machines, workers=sweep.workers, cpus=sweep.cpus, gpus=gpus)
         make_folder(folder)
         recipe.keep_experiment(folder.resolve() / EXPERIMENT)
-        replace_text(folder / SWEEP, yaml.safe_dump(asdict(sweep), sort_keys=False))
+        replace_text(folder / SWEEP_FILE, yaml.safe_dump(asdict(sweep), sort_keys=False))
         settled = replace(sweep, sweep_dir=str(folder.resolve()), gpus=gpus)
         at_once = min(fitting, sweep.max_concurrent or fitting)
         return drive(Plan(settled, recipe, points, grace, every, max_steps, at_once))

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from gwg_dist.tune.records import State, Trial, best_trial
-from gwg_dist.tune.settings import Sweep
 from gwg_dist.tune.space import Domain, SearchSpace
+from gwg_dist.tune.sweep import Sweep
 
 COLOURS = {State.FINISHED: "tab:blue", State.STOPPED: "tab:gray", State.DIVERGED: "tab:red", State.OPEN: "tab:orange"}
 MAX_PANELS = 11

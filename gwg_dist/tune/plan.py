@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gwg_dist.tune.recipe import Recipe
-from gwg_dist.tune.settings import Sweep
+from gwg_dist.tune.sweep import Sweep
 
 
 @dataclass(frozen=True)

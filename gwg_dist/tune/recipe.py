@@ -14,7 +14,7 @@ from gwg_dist.cli import build_parser, instantiate
 from gwg_dist.errors import InputError
 from gwg_dist.trainer import check, yardstick
 from gwg_dist.tune.space import SearchSpace, end_points, sorted_keys
-from gwg_dist.tune.start import TrialStart
+from gwg_dist.tune.sweep import TrialStart
 
 MAX_COMBINATIONS = 32  # of ends, that are tried before a sweep
 # Settings that the sweep makes itself, and what to say to who gives one.

@@ -22,7 +22,6 @@ from gwg_dist.runs import RESULTS, write_json
 
 TRIALS, TRIAL, REPORTS, ENDED, LOG = "trials", "trial.json", "reports.jsonl", "ended", "log.txt"
 WORST = 1e30  # stands for a value that is not to be believed; finite, as schedulers average
-
 COLLAPSED = "collapsed"
 
 
@@ -110,9 +109,8 @@ def signed(evaluation: TrialEvaluation, mode: str) -> float:
 
 def best_trial(trials: list[Trial], mode: str) -> Trial | None:
     """The trial of the best evaluation, of those that have not diverged; None where none is to be believed."""
-    found = [
-        (signed(best, mode), trial) for trial in trials if (best := trial.best(mode)) and trial.state != State.DIVERGED
-    ]
+    sound = [trial for trial in trials if trial.state != State.DIVERGED]
+    found = [(signed(best, mode), trial) for trial in sound if (best := trial.best(mode))]
     return max(found, key=lambda pair: pair[0])[1] if found else None
 
 

@@ -13,9 +13,8 @@ from rich.table import Table
 
 from gwg_dist.callbacks import console
 from gwg_dist.tune.records import State, Trial, TrialEvaluation, best_trial, signed
-from gwg_dist.tune.settings import Sweep
 from gwg_dist.tune.space import SearchSpace
-from gwg_dist.tune.start import TrialStart
+from gwg_dist.tune.sweep import Sweep, TrialStart
 
 CSV, BEST_CONFIG, PICTURE = "results.csv", "best.yaml", "sweep.png"
 FILE_WIDTH = 160

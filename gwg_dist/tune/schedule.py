@@ -39,8 +39,15 @@ class Halving(AsyncHyperBandScheduler):
     """
 
     def __init__(self, *, grace: int, factor: int, max_steps: int, mode: str, before: list[Trial]) -> None:
-        end = max(max_steps - 1, 1)
-        super().__init__(TIME, OBJECTIVE, mode, end, grace, reduction_factor=factor, stop_last_trials=False)
+        super().__init__(
+            time_attr=TIME,
+            metric=OBJECTIVE,
+            mode=mode,
+            max_t=max(max_steps - 1, 1),
+            grace_period=grace,
+            reduction_factor=factor,
+            stop_last_trials=False,
+        )
         controller: Any = None  # these trials have none
         for trial in before:
             super().on_trial_add(controller, numbered(trial.number))
@@ -76,13 +83,12 @@ class Population(PopulationBasedTraining):
             point = {key: domain.mutate(start["point"][key], rng) for key, domain in plan.recipe.space.items()}
             return plan.config(start["number"], point)
 
-        share = 1 / sweep.reduction_factor
         super().__init__(
-            TIME,
-            OBJECTIVE,
-            sweep.mode,
-            plan.grace,
-            quantile_fraction=share,
+            time_attr=TIME,
+            metric=OBJECTIVE,
+            mode=sweep.mode,
+            perturbation_interval=plan.grace,
+            quantile_fraction=1 / sweep.reduction_factor,
             custom_explore_fn=explore,
             log_config=False,
         )

@@ -14,7 +14,7 @@ from gwg_dist.callbacks import console
 from gwg_dist.tune.plan import Plan
 from gwg_dist.tune.records import ENDS, State, Trial, TrialEvaluation, last_error, mark_ended, read_trials, trial_folder
 from gwg_dist.tune.results import describe, rank, table
-from gwg_dist.tune.start import TrialStart
+from gwg_dist.tune.sweep import TrialStart
 
 REFRESH_SECONDS = 1.0
 STATES = {RayTrial.RUNNING: State.RUNNING, RayTrial.PAUSED: State.PAUSED, RayTrial.ERROR: State.FAILED}

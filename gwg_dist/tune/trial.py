@@ -10,8 +10,7 @@ from typing import Any
 import ray.train
 import ray.tune
 
-from gwg_dist.tune.settings import Sweep
-from gwg_dist.tune.start import TrialStart
+from gwg_dist.tune.sweep import Sweep, TrialStart
 
 RAY = "ray"  # Ray's own files in the folder of a sweep; nothing is resumed from them
 DRIVER_CPUS = 0.01  # CPUs of the process that waits for the workers of a trial
@@ -21,9 +20,9 @@ def run_trial(config: dict[str, Any], sweep: Sweep) -> None:
     """Ray Tune calls this: train here, or start the workers and wait for them."""
     start = TrialStart(**config["start"])
     if sweep.workers == 1:
-        from gwg_dist.tune.worker import train_alone
+        from gwg_dist.tune.worker import train
 
-        train_alone(sweep, start)
+        train(sweep, start)
         return
     from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
@@ -56,6 +55,6 @@ def worker_resources(sweep: Sweep) -> dict[str, float]:
 
 def train_worker(config: dict[str, Any]) -> None:
     """Ray Train calls this in every worker of a trial."""
-    from gwg_dist.tune.worker import train_together
+    from gwg_dist.tune.worker import train
 
-    train_together(config["sweep"], config["start"])
+    train(config["sweep"], config["start"])

@@ -8,17 +8,15 @@ import os
 import shutil
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 import ray.train
 import ray.tune
-from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.strategies import Strategy
 from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
 
 from gwg_dist.callbacks import AISLikelihood, console
@@ -40,59 +38,33 @@ from gwg_dist.tune.records import (
     trial_folder,
     write_point,
 )
-from gwg_dist.tune.settings import Sweep
-from gwg_dist.tune.start import TrialStart
+from gwg_dist.tune.sweep import Sweep, TrialStart
 
 ORIGIN = "origin.json"
 LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK")
 
-Send = Callable[[TrialEvaluation], None]
 
-
-def train_alone(sweep: Sweep, start: TrialStart) -> None:
-    """Train a trial of one process, in a process of Ray Tune."""
-    forget_launcher()
-    train(sweep, start, send=lambda evaluation: tell_tune(sweep, start, evaluation), donor=ray.tune.get_checkpoint())
-
-
-def train_together(sweep: Sweep, start: TrialStart) -> None:
-    """Train as one process of a trial of several, in a worker of Ray Train."""
-    train(
-        sweep,
-        start,
-        send=lambda evaluation: ray.train.report(result_of(sweep, evaluation)),
-        strategy=RayDDPStrategy(broadcast_buffers=False),
-        environment=RayLightningEnvironment(),
-    )
-
-
-def train(
-    sweep: Sweep,
-    start: TrialStart,
-    *,
-    send: Send,
-    donor: ray.tune.Checkpoint | None = None,
-    strategy: Strategy | None = None,
-    environment: ClusterEnvironment | None = None,
-) -> None:
-    """Go on with the trial from what its folder holds, to the end.
+def train(sweep: Sweep, start: TrialStart) -> None:
+    """Go on with a trial from what its folder holds, to the end; called in every process of the trial.
 
     Args:
         sweep: settings of the sweep, with its folder.
         start: what this trial is told.
-        send: tells Ray of an evaluation; called on every rank.
-        donor: a checkpoint that Ray hands over; another trial's takes the place of this one's.
-        strategy: see ``fit``.
-        environment: see ``fit``.
     """
+    alone = sweep.workers == 1
+    if alone:
+        forget_launcher()
     os.chdir(start.cwd)
     folder = trial_folder(sweep.folder, start.number)
     folder.mkdir(parents=True, exist_ok=True)
     if launched_rank() == 0:
+        donor = ray.tune.get_checkpoint() if alone else None
         if donor is not None:
             take_over(donor, folder, start.number)
         write_point(folder, start.number, start.point, start.left_out)
-    reporter = Reporter(sweep.metric, folder, send)
+    reporter = Reporter(sweep, start)
+    strategy = None if alone else RayDDPStrategy(broadcast_buffers=False)
+    environment = None if alone else RayLightningEnvironment()
     with console_in(folder / (LOG if launched_rank() == 0 else f"log.{launched_rank()}.txt")) as log:
         try:
             quiet()
@@ -100,14 +72,15 @@ def train(
             parser.exit_on_error = False
             config = parser.parse_args(list(start.args))
             fit(parser, config, folder, fresh=False, callbacks=[reporter], strategy=strategy, environment=environment)
-        except (DivergedError, InputError) as error:
+        except DivergedError as error:
             console.print(f"error: {error}", soft_wrap=True, markup=False)
-            if isinstance(error, InputError):
-                raise
             reporter.diverged()
         except Exception as error:
-            log.write(traceback.format_exc())
-            console.print(f"error: {type(error).__name__}: {error}", soft_wrap=True, markup=False)
+            told = isinstance(error, InputError)
+            if not told:
+                log.write(traceback.format_exc())
+            message = str(error) if told else f"{type(error).__name__}: {error}"
+            console.print(f"error: {message}", soft_wrap=True, markup=False)
             raise
     reporter.close()
 
@@ -138,15 +111,14 @@ class Reporter(Callback):
     written at the end of training and told after the final evaluation, so that nothing stops a trial that is through.
 
     Args:
-        metric: which of an assessment's metrics trials are compared by.
-        folder: folder of the trial.
-        send: tells Ray of an evaluation.
+        sweep: settings of the sweep, with its folder.
+        start: what the trial is told.
     """
 
-    def __init__(self, metric: str, folder: Path, send: Send) -> None:
-        self.metric = metric
-        self.folder = folder
-        self.send = send
+    def __init__(self, sweep: Sweep, start: TrialStart) -> None:
+        self.sweep = sweep
+        self.start = start
+        self.folder = trial_folder(sweep.folder, start.number)
         self.last: TrialEvaluation | None = None
         self._iteration = 0
 
@@ -154,7 +126,7 @@ class Reporter(Callback):
         self._iteration = trainer.global_step
         new = self._write_new(trainer)
         if new is not None:
-            self.send(new)
+            tell(self.sweep, self.start, new)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._write_new(trainer)
@@ -170,7 +142,7 @@ class Reporter(Callback):
         """Tell of the end; a trial that had only its final evaluation to make repeats its last one."""
         evaluations = [self.last] if self.last else read_evaluations(self.folder)
         if evaluations:
-            self.send(evaluations[-1])
+            tell(self.sweep, self.start, evaluations[-1])
 
     def _write_new(self, trainer: Trainer) -> TrialEvaluation | None:
         """Write the newest evaluation and return it; None where it has been told of."""
@@ -178,7 +150,7 @@ class Reporter(Callback):
         latest = next((c.latest for c in callbacks if isinstance(c, AISLikelihood)), None)
         if latest is None or (self.last is not None and self.last.iteration == latest[0]):
             return None
-        self.last = evaluation_of(latest[1], self.metric, iteration=latest[0])
+        self.last = evaluation_of(latest[1], self.sweep.metric, iteration=latest[0])
         if launched_rank() == 0:
             append_evaluation(self.folder, self.last)
         return self.last
@@ -193,16 +165,15 @@ def evaluation_of(assessment: Assessment, metric: str, *, iteration: int) -> Tri
     return TrialEvaluation(iteration, value, stderr, ess)
 
 
-def result_of(sweep: Sweep, evaluation: TrialEvaluation) -> dict[str, Any]:
-    """An evaluation as Ray takes it."""
-    return evaluation.to_dict() | {"objective": evaluation.objective(sweep.mode)}
-
-
-def tell_tune(sweep: Sweep, start: TrialStart, evaluation: TrialEvaluation) -> None:
-    """Report, with the checkpoint where other trials may want it."""
+def tell(sweep: Sweep, start: TrialStart, evaluation: TrialEvaluation) -> None:
+    """Tell Ray of an evaluation, with the checkpoint where other trials may want it; called on every rank."""
+    result = evaluation.to_dict() | {"objective": evaluation.objective(sweep.mode)}
     folder = trial_folder(sweep.folder, start.number)
+    if sweep.workers > 1:
+        ray.train.report(result)
+        return
     if sweep.scheduler != "pbt" or not (folder / LAST).is_file():
-        ray.tune.report(result_of(sweep, evaluation))
+        ray.tune.report(result)
         return
     with tempfile.TemporaryDirectory() as name:
         parcel = Path(name)
@@ -210,14 +181,14 @@ def tell_tune(sweep: Sweep, start: TrialStart, evaluation: TrialEvaluation) -> N
             if (folder / part).is_file():
                 shutil.copyfile(folder / part, parcel / part)
         (parcel / ORIGIN).write_text(json.dumps({"number": start.number, "iteration": evaluation.iteration}))
-        ray.tune.report(result_of(sweep, evaluation), checkpoint=ray.tune.Checkpoint.from_directory(parcel))
+        ray.tune.report(result, checkpoint=ray.tune.Checkpoint.from_directory(parcel))
 
 
 def take_over(donor: ray.tune.Checkpoint, folder: Path, number: int) -> None:
     """Put another trial's weights, chains and optimizer in the place of this one's.
 
-    This trial's own are there already. So are another's whose checkpoint is gone: Ray keeps it until this trial has
-    started, which has then failed and starts again.
+    The folder holds this trial's own state already. It also holds the state of a donor whose checkpoint is gone: Ray
+    keeps a checkpoint until the trial that waits for it starts, so this trial took it over, failed and starts again.
     """
     with donor.as_directory() as name:
         parcel = Path(name)

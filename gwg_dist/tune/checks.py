@@ -1,8 +1,8 @@
-"""The settings of a sweep, and whether they fit each other."""
+"""Whether the settings of a sweep fit each other and the sweep that is resumed."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ import yaml
 
 from gwg_dist.errors import InputError
 from gwg_dist.tune.space import SearchSpace, grid_points, random_points
+from gwg_dist.tune.sweep import Sweep
 
-SWEEP = "sweep.yaml"
+SWEEP_FILE = "sweep.yaml"
 CHOICES = {
     "metric": ("val/log_likelihood", "ais/ess", "ais/log_z_stderr"),
     "search": ("random", "grid", "optuna"),
@@ -32,56 +33,6 @@ WITH_PBT = {"search": "random", "workers": 1, "max_concurrent": 0}
 NUM_TRIALS = 16
 # All trials of a sweep share these, whenever they run.
 KEPT = ("experiment", "settings", "space", "search", "metric", "mode", "seed")
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """The settings of a sweep.
-
-    Args:
-        metric: what trials are compared by; val/log_likelihood, in nats. There is no default.
-        experiment: a file of settings of gwg_dist.fit.
-        settings: more settings of gwg_dist.fit for all trials, by dotted keys.
-        space: what varies, by dotted keys: choice, uniform, log_uniform, int or log_int; with points for a grid.
-        search: random, grid or optuna.
-        scheduler: asha stops trials that are behind; pbt lets them take over the best ones' state; none.
-        mode: max or min.
-        num_trials: trials of the whole sweep; 0 is 16, or all of a grid.
-        workers: processes per trial.
-        cpus: CPUs per worker.
-        gpus: GPUs per worker; by default one where the cluster has any.
-        max_concurrent: trials that run at once; 0 is as many as fit.
-        grace_iterations: iterations before a trial may be stopped, with pbt between two looks; 0 is evaluation.every.
-        reduction_factor: n: asha lets the best 1/n go on, pbt lets the worst 1/n copy the best 1/n.
-        max_failures: how often a trial that fails is started again.
-        seed: seed of the search; the seed of the trials is a setting of fit.
-        sweep_dir: folder of the sweep, on a disk that all machines see; runs/sweep-TIME by default.
-        address: address of a running Ray cluster; by default one is started on this machine.
-    """
-
-    metric: str = ""
-    experiment: str | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
-    space: dict[str, Any] = field(default_factory=dict)
-    search: str = "random"
-    scheduler: str = "asha"
-    mode: str = "max"
-    num_trials: int = 0
-    workers: int = 1
-    cpus: float = 1.0
-    gpus: float | None = None
-    max_concurrent: int = 0
-    grace_iterations: int = 0
-    reduction_factor: int = 3
-    max_failures: int = 2
-    seed: int = 0
-    sweep_dir: str | None = None
-    address: str | None = None
-
-    @property
-    def folder(self) -> Path:
-        """The folder of a sweep whose ``sweep_dir`` is known."""
-        return Path(self.sweep_dir or "")
 
 
 def check(sweep: Sweep) -> None:
@@ -122,7 +73,7 @@ def check_grace(sweep: Sweep, every: int, max_steps: int) -> int:
 
 def check_same(sweep: Sweep, folder: Path) -> None:
     """Raises InputError where a resumed sweep would mix trials that do not compare."""
-    before = asdict(Sweep(**yaml.safe_load((folder / SWEEP).read_text())))
+    before = asdict(Sweep(**yaml.safe_load((folder / SWEEP_FILE).read_text())))
     now = yaml.safe_load(yaml.safe_dump(asdict(sweep)))
     for name in KEPT:
         if before[name] != now[name]:
