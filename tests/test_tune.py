@@ -455,6 +455,28 @@ def test_halving_remembers_trials_of_earlier_processes(value: float | None) -> N
         assert halving.on_trial_result(None, trial, result) == expected, "trial 2 has passed this rung before"
 
 
+def test_a_report_is_shown_with_the_settings_it_was_made_with(capsys: pytest.CaptureFixture[str]) -> None:
+    """A population changes a trial's settings before Ray passes the report on that led to it."""
+    from types import SimpleNamespace
+
+    from ray.tune.experiment import Trial as RayTrial
+
+    from gwg_dist.tune.show import Display
+
+    def told(rate: float) -> dict[str, Any]:
+        return {"start": {"number": 3, "point": {RATE: rate}, "left_out": (), "args": (), "cwd": ""}}
+
+    plan: Any = SimpleNamespace(sweep=tune_cli.Sweep(metric="val/log_likelihood"))
+    display, trial = Display(plan, stopping=lambda: False), RayTrial("name", config=told(0.1), stub=True)
+    display.on_trial_start(0, [trial], trial)
+    trial.config = told(0.2)
+    for iteration in (10, 10, 20):
+        display.on_trial_result(0, [trial], trial, TrialEvaluation(iteration, -20.0, 0.1, 5.0).to_dict())
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2, "what is told twice is shown once"
+    assert all(line.endswith(f"{RATE}=0.1") for line in lines)
+
+
 @pytest.mark.slow
 def test_two_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A cluster of two raylets of one CPU each: two trials at once; a trial of three workers is refused."""

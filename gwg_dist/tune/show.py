@@ -32,6 +32,7 @@ class Display(Callback):
         self.plan = plan
         self.stopping = stopping
         self._states: dict[int, State] = {}
+        self._starts: dict[int, TrialStart] = {}
         self._last: dict[int, TrialEvaluation] = {}
         self._drawn = 0.0
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
@@ -66,10 +67,14 @@ class Display(Callback):
             title = f"{len(begun)} of {len(self.plan.points)} trials begun"
             self._live.update(table(begun, sweep, self.plan.recipe.space, title=title), refresh=True)
 
+    def on_trial_start(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
+        """Keep what the trial was told: a population changes it before the report that led to it is shown."""
+        self._starts[start_of(trial).number] = start_of(trial)
+
     def on_trial_result(
         self, iteration: int, trials: list[RayTrial], trial: RayTrial, result: dict[str, Any], **info: Any
     ) -> None:
-        start, evaluation = start_of(trial), TrialEvaluation.from_dict(result)
+        start, evaluation = self._starts[start_of(trial).number], TrialEvaluation.from_dict(result)
         if self._last.get(start.number) != evaluation:
             self._last[start.number] = evaluation
             self._say(describe(start, evaluation, self.plan.sweep.metric))
