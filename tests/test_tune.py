@@ -501,6 +501,29 @@ def test_two_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 @pytest.mark.slow
+def test_a_stranger_gives_no_orders(tmp_path: Path) -> None:
+    """The Ray of a sweep runs nothing for a process without its token, on whatever interface it listens."""
+    stranger = tmp_path / "stranger.py"
+    stranger.write_text("import ray, sys; ray.init(address=sys.argv[1], logging_level=50); print(ray.nodes())")
+    owner = tmp_path / "owner.py"
+    owner.write_text(
+        "import os, subprocess, sys\n"
+        "from gwg_dist.tune.cluster import cluster, import_ray\n"
+        "import_ray(None)\n"
+        "with cluster(None, threads=1):\n"
+        "    import ray\n"
+        f"    command = [sys.executable, {str(stranger)!r}, ray.get_runtime_context().gcs_address]\n"
+        "    for changes in ({}, {'RAY_AUTH_TOKEN': '0' * 64}, {'RAY_AUTH_MODE': 'disabled', 'RAY_AUTH_TOKEN': ''}):\n"
+        "        result = subprocess.run(command, env=os.environ | changes, capture_output=True, text=True)\n"
+        "        print(result.returncode, 'ConnectionError' in result.stderr)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    environment |= {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run([sys.executable, str(owner)], capture_output=True, text=True, env=environment, timeout=250)
+    assert result.stdout.splitlines() == ["0 False", "1 True", "1 True"], result.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(slurm.why_not() is not None, reason=slurm.why_not() or "")
 def test_a_sweep_on_slurm(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The job script on a real SLURM of two machines: told to stop, it queues again and goes on to the end."""

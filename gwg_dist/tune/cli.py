@@ -100,7 +100,7 @@ def run(sweep: Sweep, *, resumed: bool) -> int:
 
     from gwg_dist.tune.cluster import check_fits, cluster, import_ray
 
-    import_ray()
+    import_ray(sweep.address)
     from gwg_dist.tune.drive import drive
 
     with cluster(sweep.address, threads=max(int(sweep.cpus), 1)) as machines:
