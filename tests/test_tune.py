@@ -19,7 +19,7 @@ from gwg_dist import fit
 from gwg_dist.tools.commands import AGAIN
 from gwg_dist.training.settings import build_parser
 from gwg_dist.tune import cli as tune_cli
-from gwg_dist.tune.records import LOG, Evaluation, Trial, read_trials, trial_folder
+from gwg_dist.tune.records import LOG, Trial, TrialEvaluation, read_trials, trial_folder
 from gwg_dist.tune.space import parse_space
 from tests import runs, slurm
 from tests.conftest import ROOT
@@ -386,6 +386,19 @@ def test_a_checkpoint_that_is_taken_over_is_the_donors(tmp_path: Path) -> None:
     assert not (folder / "previous.ckpt").exists()
 
 
+def test_a_checkpoint_that_is_gone_leaves_the_trial_its_own(tmp_path: Path) -> None:
+    """Ray deletes a donor's old checkpoints; a receiver that fails and starts again has taken it over before."""
+    from ray.tune import Checkpoint
+
+    from gwg_dist.tune.worker import take_over
+
+    (tmp_path / "trial").mkdir()
+    (tmp_path / "trial/last.ckpt").write_bytes(b"taken over before")
+    checkpoint: Any = Checkpoint.from_directory(tmp_path / "gone")
+    take_over(checkpoint, tmp_path / "trial", 2)
+    assert (tmp_path / "trial/last.ckpt").read_bytes() == b"taken over before"
+
+
 @pytest.mark.slow
 def test_a_sweep_by_optuna(tmp_path: Path) -> None:
     pytest.importorskip("optuna")
@@ -409,7 +422,7 @@ def test_optuna_learns_from_trials_of_earlier_processes() -> None:
             {"a": n / 40, "b": "xy"[n % 2]},
             Path(),
             state="finished",
-            evaluations=[Evaluation(1, -abs(n / 40 - 0.8))],
+            evaluations=[TrialEvaluation(1, -abs(n / 40 - 0.8))],
         )
         for n in range(40)
     ]
@@ -434,13 +447,35 @@ def test_halving_remembers_trials_of_earlier_processes(value: float | None) -> N
 
     from gwg_dist.tune.schedule import Halving
 
-    before = [Trial(n, {}, Path(), evaluations=[Evaluation(10, -20.0 - n)]) for n in range(3)]
+    before = [Trial(n, {}, Path(), evaluations=[TrialEvaluation(10, -20.0 - n)]) for n in range(3)]
     halving = Halving(grace=10, factor=3, max_steps=100, mode="max", before=before)
     for number, report, expected in ((2, -50.0, "CONTINUE"), (3, value, "CONTINUE" if value == -10.0 else "STOP")):
         trial: Any = SimpleNamespace(trial_id="new", config={"start": {"number": number}})
         halving.on_trial_add(None, trial)
-        result = {"iteration": 12, "objective": Evaluation(12, report).objective("max")}
+        result = {"iteration": 12, "objective": TrialEvaluation(12, report).objective("max")}
         assert halving.on_trial_result(None, trial, result) == expected, "trial 2 has passed this rung before"
+
+
+def test_a_report_is_shown_with_the_settings_it_was_made_with(capsys: pytest.CaptureFixture[str]) -> None:
+    """A population changes a trial's settings before Ray passes the report on that led to it."""
+    from types import SimpleNamespace
+
+    from ray.tune.experiment import Trial as RayTrial
+
+    from gwg_dist.tune.show import Display
+
+    def told(rate: float) -> dict[str, Any]:
+        return {"start": {"number": 3, "point": {RATE: rate}, "left_out": (), "args": (), "cwd": ""}}
+
+    plan: Any = SimpleNamespace(sweep=tune_cli.Sweep(metric="val/log_likelihood"))
+    display, trial = Display(plan, stopping=lambda: False), RayTrial("name", config=told(0.1), stub=True)
+    display.on_trial_start(0, [trial], trial)
+    trial.config = told(0.2)
+    for iteration in (10, 10, 20):
+        display.on_trial_result(0, [trial], trial, TrialEvaluation(iteration, -20.0, 0.1, 5.0).to_dict())
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2, "what is told twice is shown once"
+    assert all(line.endswith(f"{RATE}=0.1") for line in lines)
 
 
 @pytest.mark.slow
@@ -464,6 +499,29 @@ def test_two_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
         assert not (tmp_path / "x").exists()
     finally:
         cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_a_stranger_gives_no_orders(tmp_path: Path) -> None:
+    """The Ray of a sweep runs nothing for a process without its token, on whatever interface it listens."""
+    stranger = tmp_path / "stranger.py"
+    stranger.write_text("import ray, sys; ray.init(address=sys.argv[1], logging_level=50); print(ray.nodes())")
+    owner = tmp_path / "owner.py"
+    owner.write_text(
+        "import os, subprocess, sys\n"
+        "from gwg_dist.tune.cluster import cluster, import_ray\n"
+        "import_ray(None)\n"
+        "with cluster(None, threads=1):\n"
+        "    import ray\n"
+        f"    command = [sys.executable, {str(stranger)!r}, ray.get_runtime_context().gcs_address]\n"
+        "    for changes in ({}, {'RAY_AUTH_TOKEN': '0' * 64}, {'RAY_AUTH_MODE': 'disabled', 'RAY_AUTH_TOKEN': ''}):\n"
+        "        result = subprocess.run(command, env=os.environ | changes, capture_output=True, text=True)\n"
+        "        print(result.returncode, 'ConnectionError' in result.stderr)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    environment |= {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run([sys.executable, str(owner)], capture_output=True, text=True, env=environment, timeout=250)
+    assert result.stdout.splitlines() == ["0 False", "1 True", "1 True"], result.stderr
 
 
 @pytest.mark.slow
@@ -491,6 +549,12 @@ def test_a_sweep_on_slurm(tmp_path_factory: pytest.TempPathFactory) -> None:
     assert "2 at once" in output.read_text(), "one on each machine"
     assert {trial.state for trial in read_trials(folder)} == {"finished"}
     assert any("going on from iteration" in (trial.folder / LOG).read_text() for trial in read_trials(folder))
+
+
+def test_a_process_that_waits_for_workers_imports_nothing_that_trains() -> None:
+    code = "import sys, gwg_dist.tune.trial; print([m for m in ('torch', 'lightning', 'sklearn') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout.strip() == "[]"
 
 
 def test_workers_need_a_whole_slot_on_one_machine() -> None:

@@ -10,8 +10,8 @@ import pytest
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tune.recipe import Recipe
 from gwg_dist.tune.records import (
-    Evaluation,
     Trial,
+    TrialEvaluation,
     append_evaluation,
     best_trial,
     mark_ended,
@@ -216,7 +216,8 @@ def test_pbt_refuses_what_a_checkpoint_fixes(key: str) -> None:
 
 def a_trial(number: int, *values: float | None) -> Trial:
     evaluations = [
-        Evaluation(10 * i, value, 0.1, 5.0, "" if value is not None else "collapsed") for i, value in enumerate(values)
+        TrialEvaluation(10 * i, value, 0.1, 5.0, "" if value is not None else "collapsed")
+        for i, value in enumerate(values)
     ]
     return Trial(number, {}, Path(), evaluations=evaluations)
 
@@ -244,7 +245,7 @@ def test_a_folder_says_how_its_trial_stands(tmp_path: Path) -> None:
     trial = read_trial(folder)
     assert trial is not None
     assert (trial.number, trial.state, trial.settings) == (3, "open", {RATE: 0.1})
-    first = Evaluation(10, -20.0, 0.1, 5.0)
+    first = TrialEvaluation(10, -20.0, 0.1, 5.0)
     append_evaluation(folder, first)
     append_evaluation(folder, first)
     with open(folder / "reports.jsonl", "a") as file:
@@ -254,3 +255,12 @@ def test_a_folder_says_how_its_trial_stands(tmp_path: Path) -> None:
     assert [trial.state for trial in read_trials(tmp_path)] == ["stopped"]
     (folder / "results.json").write_text('{"iteration": 20}')
     assert [trial.state for trial in read_trials(tmp_path)] == ["finished"]
+
+
+@pytest.mark.parametrize("text", ["", '{"iteration": 2'])
+def test_a_torn_results_file_leaves_the_trial_open(text: str, tmp_path: Path) -> None:
+    folder = trial_folder(tmp_path, 0)
+    folder.mkdir(parents=True)
+    write_point(folder, 0, {RATE: 0.1}, ())
+    (folder / "results.json").write_text(text)
+    assert [trial.state for trial in read_trials(tmp_path)] == ["open"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,6 @@ from gwg_dist.tools.errors import InputError, LostError
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AUTH_MODE": "disabled",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -24,11 +24,23 @@ SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
+TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
-def import_ray() -> Any:
-    """Ray with its settings in place. Raises InputError where it is not installed."""
-    for name, value in SETTINGS.items():
+def import_ray(address: str | None) -> Any:
+    """Ray with its settings in place. Raises InputError where it is not installed.
+
+    Ray listens on all interfaces. One of our own gets a token, so that it takes orders from this process and its
+    children alone. The token of a cluster to join must be where Ray looks for it: in RAY_AUTH_TOKEN, in the file
+    RAY_AUTH_TOKEN_PATH or in ~/.ray/auth_token. Where one is found, a cluster that has none is joined with
+    RAY_AUTH_MODE=disabled alone.
+    """
+    if address is None:
+        access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    else:
+        known = {*TOKENS} & {*os.environ} or os.path.isfile(os.path.expanduser("~/.ray/auth_token"))
+        access = {"RAY_AUTH_MODE": "token"} if known else {}
+    for name, value in (SETTINGS | access).items():
         os.environ.setdefault(name, value)
     try:
         import ray
@@ -46,9 +58,9 @@ def cluster(address: str | None, *, threads: int) -> Iterator[list[dict[str, flo
     Workers find the modules that this process finds, and take ``threads`` threads.
 
     Raises:
-        LostError: no cluster at the address.
+        LostError: no cluster at the address, or one that wants another token.
     """
-    ray = import_ray()
+    ray = import_ray(address)
     paths = [os.getcwd(), str(Path(gwg_dist.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     variables = {
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(path for path in paths if path)),
@@ -58,10 +70,13 @@ def cluster(address: str | None, *, threads: int) -> Iterator[list[dict[str, flo
     }
     try:
         ray.init(
-            address=address or "local", include_dashboard=None if address else False, log_to_driver=False,
-            logging_level=logging.CRITICAL, runtime_env={"env_vars": variables},
-        )  # fmt: skip
-    except (ConnectionError, RuntimeError, ValueError) as error:
+            address=address or "local",
+            include_dashboard=None if address else False,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+            runtime_env={"env_vars": variables},
+        )
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         where = f"at {address}" if address else "here"
         raise LostError(f"address: no Ray {where}: {str(error).splitlines()[0]}") from error
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):

@@ -11,76 +11,79 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from gwg_dist.tune.records import DIVERGED, FINISHED, STOPPED, Trial, best_trial
-from gwg_dist.tune.space import Domain, Space
+from gwg_dist.tune.records import State, Trial, best_trial
+from gwg_dist.tune.space import Domain, SearchSpace
+from gwg_dist.tune.sweep import Sweep
 
-COLOURS = {FINISHED: "tab:blue", STOPPED: "tab:gray", DIVERGED: "tab:red"}
-OTHER = "tab:orange"
+COLOURS = {State.FINISHED: "tab:blue", State.STOPPED: "tab:gray", State.DIVERGED: "tab:red", State.OPEN: "tab:orange"}
 MAX_PANELS = 11
 
 
-def draw(path: Path, trials: list[Trial], space: Space, metric: str, mode: str) -> None:
+def draw(path: Path, trials: list[Trial], sweep: Sweep, space: SearchSpace) -> None:
     """One panel of curves, one panel of points for each setting; the best trial is starred."""
     keys = list(space)[:MAX_PANELS]
     num = len(keys) + 1
     columns = 2 if num in (2, 4) else min(num, 3)
     rows = math.ceil(num / columns)
-    with mpl.rc_context({"font.size": 9}):
+    best = best_trial(trials, sweep.mode)
+    with mpl.rc_context({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3}):
         figure = Figure(figsize=(4.2 * columns, 3.2 * rows), layout="constrained")
-        panels: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).flat)
-        for panel in panels[num:]:
+        curves, *panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
+        for panel in panels[len(keys) :]:
             panel.remove()
-        best = best_trial(trials, mode)
-        draw_curves(panels[0], trials, best)
-        panels[0].set_ylabel(f"{metric}, nats" if metric.endswith("likelihood") else metric)
-        for panel, key in zip(panels[1:], keys, strict=False):
-            draw_setting(panel, trials, best, key, space[key], mode)
-            panel.sharey(panels[0])
-        limits = y_limits(trials, mode)
-        if limits is not None:
-            panels[0].set_ylim(*limits)
-        for panel in panels[:num]:
-            panel.grid(alpha=0.3)
-        used = {trial.state if trial.state in COLOURS else "open" for trial in trials}
-        handles = [panels[0].plot([], [], color=COLOURS.get(name, OTHER), label=name)[0] for name in sorted(used)]
-        panels[0].legend(handles=handles, fontsize=8, loc="lower right" if mode == "max" else "upper right")
+        for trial in trials:
+            draw_curve(curves, trial, trial is best)
+        for panel, key in zip(panels, keys, strict=False):
+            for trial in trials:
+                draw_setting(panel, trial, trial is best, key, space[key], sweep.mode)
+            scale_setting(panel, key, space[key])
+        values = [found.value for trial in trials if (found := trial.best(sweep.mode)) and found.value is not None]
+        room = 0.08 * (max(values) - min(values)) or 1.0
+        curves.set_ylim(min(values) - room, max(values) + room)  # the way there may be cut
+        curves.set_xlabel("iteration")
+        curves.set_ylabel(f"{sweep.metric}, nats" if sweep.metric.endswith("likelihood") else sweep.metric)
+        for state in sorted({drawn_state(trial) for trial in trials}):
+            curves.plot([], [], color=COLOURS[state], label=state)
+        curves.legend(fontsize=8, loc="lower right" if sweep.mode == "max" else "upper right")
         figure.savefig(path, dpi=130)
 
 
-def draw_curves(panel: Axes, trials: list[Trial], best: Trial | None) -> None:
-    """What every trial reported on its way; gaps where an estimate collapsed."""
-    for trial in trials:
-        iterations = [evaluation.iteration for evaluation in trial.evaluations]
-        values = [math.nan if evaluation.value is None else evaluation.value for evaluation in trial.evaluations]
-        strong = trial is best
-        panel.plot(
-            iterations, values, color=COLOURS.get(trial.state, OTHER), marker=".", markersize=3,
-            linewidth=2 if strong else 0.9, alpha=1 if strong else 0.6, zorder=3 if strong else 2,
-        )  # fmt: skip
-    panel.set_xlabel("iteration")
+def drawn_state(trial: Trial) -> State:
+    """The state under which a trial is drawn; open where it has not ended."""
+    return State(trial.state) if trial.state in COLOURS else State.OPEN
 
 
-def draw_setting(panel: Axes, trials: list[Trial], best: Trial | None, key: str, domain: Domain, mode: str) -> None:
-    """Every trial's best value over one setting; a cross at the edge where it has none."""
-    choices = [str(value) for value in domain.values] if domain.kind == "choice" else []
-    for trial in trials:
-        if key not in trial.settings or not trial.evaluations:
-            continue
-        evaluation = trial.best(mode)
-        setting: Any = choices.index(str(trial.settings[key])) if choices else trial.settings[key]
-        if evaluation is None:
-            edge = panel.get_xaxis_transform()
-            panel.plot([setting], [0.03], "x", color=COLOURS.get(trial.state, OTHER), transform=edge)
-            continue
-        panel.errorbar(
-            setting, evaluation.value or 0.0, yerr=evaluation.stderr,
-            color=COLOURS.get(trial.state, OTHER), fmt="*" if trial is best else "o",
-            markersize=12 if trial is best else 4, alpha=1 if trial is best else 0.7, zorder=3 if trial is best else 2,
-        )  # fmt: skip
+def draw_curve(panel: Axes, trial: Trial, is_best: bool) -> None:
+    """Every evaluation on the way of a trial; gaps where an estimate collapsed."""
+    iterations = [evaluation.iteration for evaluation in trial.evaluations]
+    values = [math.nan if evaluation.value is None else evaluation.value for evaluation in trial.evaluations]
+    [line] = panel.plot(iterations, values, marker=".", markersize=3, color=COLOURS[drawn_state(trial)])
+    line.set(linewidth=2 if is_best else 0.9, alpha=1 if is_best else 0.6, zorder=3 if is_best else 2)
+
+
+def draw_setting(panel: Axes, trial: Trial, is_best: bool, key: str, domain: Domain, mode: str) -> None:
+    """A trial's best value over one setting; a cross at the edge where it has none."""
+    if key not in trial.settings or not trial.evaluations:
+        return
+    place: Any = trial.settings[key]
+    if domain.kind == "choice":
+        place = domain.values.index(place)
+    colour, best = COLOURS[drawn_state(trial)], trial.best(mode)
+    if best is None or best.value is None:
+        panel.plot([place], [0.03], "x", color=colour, transform=panel.get_xaxis_transform())
+    elif is_best:
+        panel.errorbar(place, best.value, yerr=best.stderr, color=colour, fmt="*", markersize=12, zorder=3)
+    else:
+        panel.errorbar(place, best.value, yerr=best.stderr, color=colour, fmt="o", markersize=4, alpha=0.7, zorder=2)
+
+
+def scale_setting(panel: Axes, key: str, domain: Domain) -> None:
+    """The axis of a setting."""
     panel.set_xlabel(key)
-    if choices:
-        panel.set_xticks(range(len(choices)), [choice.rsplit(".", 1)[-1] for choice in choices])
-        panel.set_xlim(-0.5, len(choices) - 0.5)
+    if domain.kind == "choice":
+        names = [str(value).rsplit(".", 1)[-1] for value in domain.values]
+        panel.set_xticks(range(len(names)), names)
+        panel.set_xlim(-0.5, len(names) - 0.5)
     elif domain.is_log:
         low, high = domain.values
         panel.set_xscale("log")
@@ -88,13 +91,3 @@ def draw_setting(panel: Axes, trials: list[Trial], best: Trial | None, key: str,
         panel.xaxis.set_major_locator(LogLocator(subs=(1.0,) if high / low > 300 else (1.0, 2.0, 5.0)))
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         panel.xaxis.set_minor_formatter(NullFormatter())
-
-
-def y_limits(trials: list[Trial], mode: str) -> tuple[float, float] | None:
-    """Room for what every trial reached; the way there may be cut."""
-    values = [best.value for trial in trials if (best := trial.best(mode)) is not None and best.value is not None]
-    if not values:
-        return None
-    low, high = min(values), max(values)
-    room = 0.08 * (high - low) or 1.0
-    return low - room, high + room

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +13,31 @@ from jsonargparse import ArgumentError, Namespace
 from gwg_dist.tools.errors import InputError
 from gwg_dist.training.settings import build_parser, check, instantiate
 from gwg_dist.training.trainer import yardstick
-from gwg_dist.tune.space import Space, end_points, sorted_keys
+from gwg_dist.tune.space import SearchSpace, end_points, sorted_keys
+from gwg_dist.tune.sweep import TrialStart
 
 MAX_COMBINATIONS = 32  # of ends, that are tried before a sweep
-# A sweep's own affair, and what to say of it.
+# Settings that the sweep makes itself, and what to say to who gives one.
 RESERVED = {
-    "config": "give experiment", "run_dir": "see sweep_dir", "ckpt_path": "trials go on by themselves",
-    "checkpoint_every": "trials are kept at every evaluation", "trainer.devices": "see workers",
-    "trainer.num_nodes": "see workers", "trainer.strategy": "see workers",
+    "config": "give experiment",
+    "run_dir": "see sweep_dir",
+    "ckpt_path": "trials go on by themselves",
+    "checkpoint_every": "trials are kept at every evaluation",
+    "trainer.devices": "see workers",
+    "trainer.num_nodes": "see workers",
+    "trainer.strategy": "see workers",
     "trainer.enable_progress_bar": "trials write to their log.txt",
-}  # fmt: skip
-# What a run may change while it goes on; everything else would be refused by a checkpoint, taken from it, or would
-# change what is measured.
-MUTABLE = (
-    "model.learning_rate", "model.num_steps", "model.sampler", "model.objective", "model.chains.restart_prob",
-    "ema.decay", "guard",
-)  # fmt: skip
+}
+# A run may change these while it goes on. A checkpoint would refuse any other, or overrule it, or another would change
+# what is measured.
+MUTABLE = ("model.learning_rate", "model.num_steps", "model.sampler", "model.objective", "model.chains.restart_prob")
+MUTABLE += ("ema.decay", "guard")
 
 
 class Recipe:
     """The settings of every trial: an experiment, fixed settings, and a point of the space.
 
-    A part of a class that is picked by the space is left out where the class has none of that name.
+    A setting below a class that the space picks is left out where the class has none of that name.
 
     Args:
         experiment: a YAML file of settings of fit.
@@ -44,7 +48,7 @@ class Recipe:
         InputError: a key that is the sweep's own, or in both.
     """
 
-    def __init__(self, experiment: Path | None, settings: dict[str, Any], space: Space) -> None:
+    def __init__(self, experiment: Path | None, settings: dict[str, Any], space: SearchSpace) -> None:
         self.experiment = experiment
         self.fixed = settings
         self.space = space
@@ -59,32 +63,35 @@ class Recipe:
         self._parser.exit_on_error = False
         self._left_out: set[tuple[str, str, str]] = set()
 
+    def keep_experiment(self, path: Path) -> None:
+        """Copy the experiment's file to ``path``; trials read that copy."""
+        if self.experiment is not None:
+            if self.experiment.resolve() != path:
+                shutil.copyfile(self.experiment, path)
+            self.experiment = path
+
     def settings(self, point: dict[str, Any]) -> dict[str, Any]:
         """Dotted keys with their values, classes first."""
         values = {**self.fixed, **point}
-        kept = {}
-        for key in sorted_keys(values):
-            parents = [parent for parent in self.space if key.startswith(f"{parent}.") and parent in point]
-            if not any((parent, text_of(point[parent]), key) in self._left_out for parent in parents):
-                kept[key] = values[key]
-        return kept
+        return {key: values[key] for key in sorted_keys(values) if not self._is_left_out(key, point)}
 
-    def args(self, point: dict[str, Any]) -> list[str]:
-        """The same as a command line of fit."""
-        config = [] if self.experiment is None else ["--config", str(self.experiment)]
-        return [*config, *(f"--{key}={text_of(value)}" for key, value in self.settings(point).items())]
-
-    def trial_args(self, point: dict[str, Any], *, workers: int) -> list[str]:
-        """The command line of a trial: kept at every evaluation, nothing on the terminal."""
-        every = self.config(point).evaluation.every
-        return [
-            *self.args(point), "--ckpt_path=last", f"--checkpoint_every={every}", "--trainer.enable_progress_bar=false",
-            f"--trainer.devices={1 if workers == 1 else 'auto'}", "--trainer.num_nodes=1", "--trainer.strategy=auto",
-        ]  # fmt: skip
+    def start(self, number: int, point: dict[str, Any], *, workers: int) -> TrialStart:
+        """What a trial is told: fit keeps its state at every evaluation and writes nothing on the terminal."""
+        settings = self.settings(point)
+        more = {
+            "ckpt_path": "last",
+            "checkpoint_every": self.config(point).evaluation.every,
+            "trainer.enable_progress_bar": False,
+            "trainer.devices": 1 if workers == 1 else "auto",
+            "trainer.num_nodes": 1,
+            "trainer.strategy": "auto",
+        }
+        left_out = tuple(key for key in point if key not in settings)
+        return TrialStart(number, point, left_out, tuple(self._args(settings | more)), os.getcwd())
 
     def config(self, point: dict[str, Any]) -> Namespace:
         """The resolved settings. Raises InputError."""
-        return self._parse(self.args(point))
+        return self._parse(self.settings(point))
 
     def dump(self, point: dict[str, Any]) -> str:
         """The resolved settings as YAML that fit takes."""
@@ -98,7 +105,7 @@ class Recipe:
 
         Raises InputError with the key where one would not run or could not be compared with the others.
         """
-        self._config_of_fixed()
+        self._check_fixed()
         self._find_left_out()
         first = {key: domain.ends()[0] for key, domain in self.space.items()}
         measured: set[str] = set()
@@ -113,7 +120,7 @@ class Recipe:
                 config = self.config(first | {key: value})
                 if yardstick(config) != yardstick(base):
                     raise InputError(f"space: {key} changes what the likelihood is measured on or how")
-                if progress_of(config) != progress_of(base):
+                if rhythm(config) != rhythm(base):
                     raise InputError(f"space: {key} must be the same for all trials, which are compared on their way")
         return base
 
@@ -126,43 +133,49 @@ class Recipe:
                     f"these can: {', '.join(MUTABLE)}"
                 )
 
-    def _parse(self, args: list[str]) -> Namespace:
+    def _args(self, settings: dict[str, Any]) -> list[str]:
+        """The command line of fit."""
+        config = [] if self.experiment is None else ["--config", str(self.experiment)]
+        return config + [f"--{key}={text_of(value)}" for key, value in settings.items()]
+
+    def _parse(self, settings: dict[str, Any]) -> Namespace:
         try:
-            return self._parser.parse_args(args)
+            return self._parser.parse_args(self._args(settings))
         except ArgumentError as error:
             raise InputError(self._parser.explain(str(error))) from error
 
-    def _config_of_fixed(self) -> None:
-        """The experiment and what does not hang on a choice, alone."""
-        independent = [key for key in self.fixed if not any(key.startswith(f"{parent}.") for parent in self.space)]
-        config = [] if self.experiment is None else ["--config", str(self.experiment)]
+    def _picked(self, key: str) -> list[str]:
+        """The keys of the space that pick a class which ``key`` is a setting of."""
+        return [parent for parent in self.space if key.startswith(f"{parent}.")]
+
+    def _is_left_out(self, key: str, point: dict[str, Any]) -> bool:
+        return any((parent, text_of(point.get(parent)), key) in self._left_out for parent in self._picked(key))
+
+    def _check_fixed(self) -> None:
+        """Check the experiment and the settings that do not hang on a choice, alone."""
         try:
-            self._parse([*config, *(f"--{key}={text_of(self.fixed[key])}" for key in sorted_keys(independent))])
+            self._parse({key: self.fixed[key] for key in sorted_keys(self.fixed) if not self._picked(key)})
         except InputError as error:
             raise InputError(f"settings: {error}" if self.fixed else f"experiment: {error}") from error
 
     def _find_left_out(self) -> None:
-        """Try every part of a class that the space picks with every choice of that class."""
-        for parent, domain in self.space.items():
-            parts = [key for key in (*self.space, *self.fixed) if key.startswith(f"{parent}.")]
-            for key in parts if domain.kind == "choice" else []:
-                values = self.space[key].ends() if key in self.space else (self.fixed[key],)
-                refusals = [self._refusal(parent, choice, key, values) for choice in domain.values]
-                if all(refusals):
-                    where = "space" if key in self.space else "settings"
-                    raise InputError(f"{where}: {key} fits no choice of {parent}: {refusals[0]}")
-                self._left_out |= {
-                    (parent, text_of(choice), key)
-                    for choice, refusal in zip(domain.values, refusals, strict=True) if refusal
-                }  # fmt: skip
+        """Try every setting of a class that the space picks with every choice of that class."""
+        for key in (*self.space, *self.fixed):
+            where, values = ("space", self.space[key].ends()) if key in self.space else ("settings", (self.fixed[key],))
+            for parent in self._picked(key):
+                if self.space[parent].kind == "choice":
+                    refusals = {text_of(c): self._refusal(parent, c, key, values) for c in self.space[parent].values}
+                    if all(refusals.values()):
+                        reason = next(iter(refusals.values()))
+                        raise InputError(f"{where}: {key} fits no choice of {parent}: {reason}")
+                    self._left_out |= {(parent, choice, key) for choice, reason in refusals.items() if reason}
 
     def _refusal(self, parent: str, choice: Any, key: str, values: tuple[Any, ...]) -> str:
-        """Why the choice takes none of the values of its part; empty where it takes one."""
-        config = [] if self.experiment is None else ["--config", str(self.experiment)]
+        """Why a choice takes none of the values of one of its settings; empty where it takes one."""
         why = ""
         for value in values:
             try:
-                self._parse([*config, f"--{parent}={text_of(choice)}", f"--{key}={text_of(value)}"])
+                self._parse({parent: choice, key: value})
             except InputError as error:
                 why = str(error)
             else:
@@ -170,9 +183,9 @@ class Recipe:
         return why
 
     def _build(self, point: dict[str, Any], measured: set[str], metric: str) -> None:
-        """What a run does before it trains. Raises InputError."""
+        """Do what a run does before it trains. Raises InputError."""
         config = self.config(point)
-        every, max_steps = config.evaluation.every, config.trainer.max_steps
+        max_steps, every = rhythm(config)
         if not 0 < every <= max_steps:
             raise InputError(f"evaluation.every must lie in 1 to trainer.max_steps ({max_steps}), got {every}")
         check(config)
@@ -187,17 +200,17 @@ class Recipe:
 
     def _culprit(self, point: dict[str, Any]) -> str:
         """The one value that is enough for a point to be refused, or all of them."""
-        for key, value in point.items():
-            parents = {parent: point[parent] for parent in point if key.startswith(f"{parent}.")}
+        for key in point:
+            values = {name: point[name] for name in (*self._picked(key), key)}
             try:
-                self._build({**parents, key: value}, set(), "")
+                self._build(values, set(), "")
             except InputError:
-                return f"{key}={text_of(value)}"
+                return f"{key}={text_of(point[key])}"
         return ", ".join(f"{key}={text_of(value)}" for key, value in point.items())
 
 
-def progress_of(config: Namespace) -> tuple[Any, ...]:
-    """How long a run is and when it is measured."""
+def rhythm(config: Namespace) -> tuple[int, int]:
+    """How many iterations a run makes, and after how many it is evaluated."""
     return config.trainer.max_steps, config.evaluation.every
 
 

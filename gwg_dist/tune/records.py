@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +22,34 @@ from gwg_dist.tools.files import write_json
 from gwg_dist.training.folder import RESULTS
 
 TRIALS, TRIAL, REPORTS, ENDED, LOG = "trials", "trial.json", "reports.jsonl", "ended", "log.txt"
-WORST = 1e30  # stands for the value of a report that is not to be believed; finite, as schedulers average
+WORST = 1e30  # stands for a value that is not to be believed; finite, as schedulers average
+COLLAPSED = "collapsed"
 
-# States of a trial. The first three are ends.
-FINISHED, STOPPED, DIVERGED = "finished", "stopped", "diverged"
-RUNNING, PAUSED, FAILED, OPEN = "running", "paused", "failed", "open"
-ENDS = (FINISHED, STOPPED, DIVERGED)
+
+class State(StrEnum):
+    """How a trial stands. Open: there is more to do, now or when the sweep is resumed."""
+
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    DIVERGED = "diverged"
+    OPEN = "open"
+    RUNNING = "running"
+    PAUSED = "paused"
+    FAILED = "failed"
+
+
+ENDS = (State.FINISHED, State.STOPPED, State.DIVERGED)
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """One evaluation of a trial.
+class TrialEvaluation:
+    """One evaluation of a trial: a line of its folder, and what Ray is told.
 
     Args:
-        iteration: of the run.
-        value: of the metric; None where it is not to be believed, because the AIS weights have collapsed, the value is
+        iteration: iterations that the run had made.
+        value: the metric; None where it is not to be believed, because the AIS weights have collapsed, the value is
             not finite or training has diverged.
-        stderr: of log Z, nats.
+        stderr: standard error of log Z, nats.
         ess: effective number of AIS chains.
         why: collapsed or diverged, where there is no value.
     """
@@ -47,6 +59,14 @@ class Evaluation:
     stderr: float = math.nan
     ess: float = math.nan
     why: str = ""
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrialEvaluation:
+        """The evaluation among the values of a line or of a result of Ray. Raises KeyError where one is missing."""
+        return cls(**{each.name: values[each.name] for each in fields(cls)})
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
     def objective(self, mode: str) -> float:
         """What schedulers and searches see: worse than every true value where there is none."""
@@ -63,67 +83,66 @@ class Trial:
     point: dict[str, Any]
     folder: Path
     left_out: tuple[str, ...] = ()
-    state: str = OPEN
-    evaluations: list[Evaluation] = field(default_factory=list)
+    state: str = State.OPEN
+    evaluations: list[TrialEvaluation] = field(default_factory=list)
     results: dict[str, Any] = field(default_factory=dict)
     problem: str = ""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What of the point means something to this trial."""
+        """The part of the point that this trial's classes have."""
         return {key: value for key, value in self.point.items() if key not in self.left_out}
 
     @property
     def iteration(self) -> int:
         return self.evaluations[-1].iteration if self.evaluations else 0
 
-    def best(self, mode: str) -> Evaluation | None:
+    def best(self, mode: str) -> TrialEvaluation | None:
         """The best evaluation that is to be believed."""
         sound = [evaluation for evaluation in self.evaluations if evaluation.value is not None]
-        return max(sound, key=lambda evaluation: signed(evaluation, mode)) if sound else None
+        return max(sound, key=lambda evaluation: signed(evaluation, mode), default=None)
 
 
-def signed(evaluation: Evaluation, mode: str) -> float:
+def signed(evaluation: TrialEvaluation, mode: str) -> float:
     """The objective, large where good."""
     return evaluation.objective(mode) * (1 if mode == "max" else -1)
 
 
 def best_trial(trials: list[Trial], mode: str) -> Trial | None:
     """The trial of the best evaluation, of those that have not diverged; None where none is to be believed."""
-    sound = [trial for trial in trials if trial.state != DIVERGED]
-    found = [(signed(best, mode), trial) for trial in sound if (best := trial.best(mode)) is not None]
+    sound = [trial for trial in trials if trial.state != State.DIVERGED]
+    found = [(signed(best, mode), trial) for trial in sound if (best := trial.best(mode))]
     return max(found, key=lambda pair: pair[0])[1] if found else None
 
 
 def trial_folder(sweep: Path, number: int) -> Path:
-    """Where a trial lives."""
+    """The folder of a trial."""
     return sweep / TRIALS / f"{number:04d}"
 
 
 def write_point(folder: Path, number: int, point: dict[str, Any], left_out: tuple[str, ...]) -> None:
-    """What the trial varies, from now on."""
+    """Write what the trial varies from now on."""
     write_json(folder / TRIAL, {"number": number, "point": point, "left_out": left_out})
 
 
-def append_evaluation(folder: Path, evaluation: Evaluation) -> None:
-    """One line, in one write."""
+def append_evaluation(folder: Path, evaluation: TrialEvaluation) -> None:
+    """Add a line, in one write."""
     with open(folder / REPORTS, "a") as file:
-        file.write(json.dumps(evaluation.__dict__) + "\n")
+        file.write(json.dumps(evaluation.to_dict()) + "\n")
 
 
 def mark_ended(folder: Path, state: str) -> None:
-    """No more is wanted of this trial."""
+    """Write that no more is wanted of this trial."""
     (folder / ENDED).write_text(state)
 
 
-def read_evaluations(folder: Path) -> list[Evaluation]:
+def read_evaluations(folder: Path) -> list[TrialEvaluation]:
     """In the order they were made. What a restart measured again counts once, a torn last line not at all."""
-    path = folder / REPORTS
-    found: list[Evaluation] = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
+    found: list[TrialEvaluation] = []
+    for line in text_of_file(folder / REPORTS).splitlines():
         try:
-            evaluation = Evaluation(**json.loads(line))
-        except (ValueError, TypeError):
+            evaluation = TrialEvaluation.from_dict(json.loads(line))
+        except (ValueError, TypeError, KeyError):
             continue
         if evaluation not in found:
             found.append(evaluation)
@@ -132,32 +151,35 @@ def read_evaluations(folder: Path) -> list[Evaluation]:
 
 def read_trial(folder: Path) -> Trial | None:
     """A trial out of its folder; None where it has not begun."""
-    try:
-        content = json.loads((folder / TRIAL).read_text())
-    except (OSError, ValueError):
+    begun, results = read_json(folder / TRIAL), read_json(folder / RESULTS)
+    if not begun:
         return None
-    results = json.loads((folder / RESULTS).read_text()) if (folder / RESULTS).is_file() else {}
-    ended = (folder / ENDED).read_text().strip() if (folder / ENDED).is_file() else ""
-    state = FINISHED if results else ended if ended in ENDS else OPEN
-    return Trial(
-        content["number"],
-        content["point"],
-        folder,
-        tuple(content["left_out"]),
-        state,
-        read_evaluations(folder),
-        results,
-    )
+    ended = text_of_file(folder / ENDED).strip()
+    state = State.FINISHED if results else ended if ended in ENDS else State.OPEN
+    evaluations = read_evaluations(folder)
+    return Trial(begun["number"], begun["point"], folder, tuple(begun["left_out"]), state, evaluations, results)
 
 
 def read_trials(sweep: Path) -> list[Trial]:
     """All trials that have begun, by number."""
-    found = [read_trial(folder) for folder in sorted((sweep / TRIALS).glob("*"))]
+    found = [read_trial(folder) for folder in (sweep / TRIALS).glob("*")]
     return sorted((trial for trial in found if trial is not None), key=lambda trial: trial.number)
 
 
 def last_error(folder: Path) -> str:
-    """The last thing a trial's log says of an error."""
-    path = folder / LOG
-    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    """The last error in a trial's log; empty where there is none."""
+    lines = text_of_file(folder / LOG).splitlines()
     return next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), "")
+
+
+def text_of_file(path: Path) -> str:
+    """The text of a file; empty where there is none."""
+    return path.read_text(errors="replace") if path.is_file() else ""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The values in a file; empty where it is missing or was cut off, by a crash or a full disk."""
+    try:
+        return json.loads(text_of_file(path))
+    except ValueError:
+        return {}

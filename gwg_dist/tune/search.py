@@ -6,36 +6,32 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import optuna
 from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
 
-from gwg_dist.tools.errors import InputError
-from gwg_dist.tune.records import OPEN, Trial
-from gwg_dist.tune.space import Space
-
-try:
-    import optuna
-except ImportError as error:
-    raise InputError("search optuna needs Optuna: pip install 'gwg-dist[tune]'") from error
+from gwg_dist.tune.records import State, Trial
+from gwg_dist.tune.space import Domain, SearchSpace
 
 # Proposals while other trials run take those for bad; its warning says that the option is young.
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
-class Optuna(Searcher):
+class Optuna(OptunaSearch):
     """Proposes points. Trials of earlier processes of a sweep are told first, open ones are handed out again.
 
     Args:
         space: what varies.
         mode: "max" or "min".
-        num_trials: of the whole sweep.
-        seed: of the proposals.
+        num_trials: trials of the whole sweep.
+        seed: seed of the proposals.
         before: trials of earlier processes of this sweep.
         config: what Ray hands to a trial, of its number and point.
     """
 
     def __init__(
         self,
-        space: Space,
+        space: SearchSpace,
         *,
         mode: str,
         num_trials: int,
@@ -43,44 +39,29 @@ class Optuna(Searcher):
         before: list[Trial],
         config: Callable[[int, dict[str, Any]], dict[str, Any]],
     ) -> None:
-        super().__init__(metric="objective", mode=mode)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        begun = {trial.number: trial for trial in before}
+        again = [trial for trial in before if trial.state == State.OPEN]
+        super().__init__(
+            {key: distribution_of(domain) for key, domain in space.items()},
+            metric="objective",
+            mode=mode,
+            sampler=optuna.samplers.TPESampler(seed=seed + len(before), constant_liar=True),
+            points_to_evaluate=[encoded(space, trial.point) for trial in again],
+        )
         self.space = space
         self.config = config
-        self.open = [trial for trial in before if trial.state == OPEN]
-        self.next_number = max((trial.number for trial in before), default=-1) + 1
-        self.num_left = num_trials - len(before)
-        self.distributions = {key: distribution_of(space, key) for key in space}
-        sampler = optuna.samplers.TPESampler(seed=seed + len(before), constant_liar=True)
-        self.study = optuna.create_study(direction="maximize" if mode == "max" else "minimize", sampler=sampler)
-        self.asked: dict[str, optuna.Trial | dict[str, Any]] = {}
+        self.numbers = [trial.number for trial in again] + [n for n in range(num_trials) if n not in begun]
         for trial in before:
-            if trial.state != OPEN and trial.evaluations:
-                self._add(trial.point, trial.evaluations[-1].objective(mode))
+            if trial.state != State.OPEN and trial.evaluations:
+                self.add_evaluated_point(encoded(space, trial.point), trial.evaluations[-1].objective(mode))
 
     def suggest(self, trial_id: str) -> Any:
-        """The next point, or that there is none."""
-        if self.open:
-            trial = self.open.pop(0)
-            self.asked[trial_id] = trial.point
-            return self.config(trial.number, trial.point)
-        if self.num_left < 1:
+        """What Ray hands to the next trial, or that there is none."""
+        if not self.numbers:
             return Searcher.FINISHED
-        self.num_left -= 1
-        asked = self.study.ask(self.distributions)
-        self.asked[trial_id] = asked
-        number, self.next_number = self.next_number, self.next_number + 1
-        return self.config(number, {key: self._value(key, asked.params[key]) for key in self.space})
-
-    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
-        asked = self.asked.pop(trial_id, None)
-        value = None if error or not result else result.get("objective")
-        if isinstance(asked, dict):
-            if value is not None:
-                self._add(asked, value)
-        elif asked is not None:
-            state = optuna.trial.TrialState.FAIL if value is None else None
-            self.study.tell(asked, value, state=state)
+        drawn = super().suggest(trial_id) or {}
+        return self.config(self.numbers.pop(0), decoded(self.space, drawn))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: a sweep is resumed from its folders."""
@@ -91,22 +72,23 @@ class Optuna(Searcher):
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
-    def _value(self, key: str, drawn: Any) -> Any:
-        domain = self.space[key]
-        return domain.values[drawn] if domain.kind == "choice" else domain.inside(drawn)
 
-    def _add(self, point: dict[str, Any], value: float) -> None:
-        """Tell of a trial that was not asked for here."""
-        params = {
-            key: domain.values.index(point[key]) if domain.kind == "choice" else point[key]
-            for key, domain in self.space.items()
-        }
-        self.study.add_trial(optuna.trial.create_trial(params=params, distributions=self.distributions, value=value))
+def encoded(space: SearchSpace, point: dict[str, Any]) -> dict[str, Any]:
+    """A point as Optuna has it: a choice by its place, as it may be anything."""
+    choices = {key: domain.values.index(point[key]) for key, domain in space.items() if domain.kind == "choice"}
+    return {key: point[key] for key in space} | choices
 
 
-def distribution_of(space: Space, key: str) -> Any:
-    """A domain as Optuna has it; choices by their place, as they may be anything."""
-    domain = space[key]
+def decoded(space: SearchSpace, drawn: dict[str, Any]) -> dict[str, Any]:
+    """The point that Optuna has drawn."""
+    return {
+        key: domain.values[drawn[key]] if domain.kind == "choice" else domain.inside(drawn[key])
+        for key, domain in space.items()
+    }
+
+
+def distribution_of(domain: Domain) -> optuna.distributions.BaseDistribution:
+    """A domain as Optuna has it."""
     if domain.kind == "choice":
         return optuna.distributions.CategoricalDistribution(range(len(domain.values)))
     kind = optuna.distributions.IntDistribution if domain.is_int else optuna.distributions.FloatDistribution

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from ray.tune import Callback
@@ -11,126 +11,106 @@ from ray.tune.experiment import Trial as RayTrial
 from rich.live import Live
 
 from gwg_dist.tools.terminal import console
-from gwg_dist.tune.records import (
-    FAILED,
-    FINISHED,
-    OPEN,
-    PAUSED,
-    RUNNING,
-    STOPPED,
-    Evaluation,
-    Trial,
-    last_error,
-    mark_ended,
-    trial_folder,
-)  # fmt: skip
-from gwg_dist.tune.results import describe, table
-from gwg_dist.tune.trial import Job
+from gwg_dist.tune.plan import Plan
+from gwg_dist.tune.records import ENDS, State, Trial, TrialEvaluation, last_error, mark_ended, read_trials, trial_folder
+from gwg_dist.tune.results import describe, rank, table
+from gwg_dist.tune.sweep import TrialStart
 
-REFRESH_SECONDS = 0.5
+REFRESH_SECONDS = 1.0
+STATES = {RayTrial.RUNNING: State.RUNNING, RayTrial.PAUSED: State.PAUSED, RayTrial.ERROR: State.FAILED}
 
 
 class Display(Callback):
-    """Follows Ray's trials, marks those that a scheduler stops, and shows all.
+    """Shows the trials as their folders and Ray say they stand, and marks those that a scheduler stops.
 
     Args:
-        job: of the sweep.
-        keys: what varies.
-        trials: of earlier processes of this sweep.
-        num_trials: of the whole sweep.
-        max_steps: iterations of a whole run.
+        plan: what the sweep runs.
+        stopping: whether the sweep was told to stop.
     """
 
-    def __init__(self, job: Job, keys: list[str], trials: list[Trial], *, num_trials: int, max_steps: int) -> None:
-        self.job = job
-        self.sweep = Path(job.sweep)
-        self.keys = keys
-        self.trials = {trial.number: trial for trial in trials}
-        self.num_trials = num_trials
-        self.max_steps = max_steps
-        self.stopping = False
+    def __init__(self, plan: Plan, stopping: Callable[[], bool]) -> None:
+        self.plan = plan
+        self.stopping = stopping
+        self._states: dict[int, State] = {}
+        self._starts: dict[int, TrialStart] = {}
+        self._last: dict[int, TrialEvaluation] = {}
         self._drawn = 0.0
-        self._live: Live | None = None
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> Display:
-        if console.is_terminal:
-            self._live = Live(self._table(), console=console, auto_refresh=False, transient=True)
+        if self._live is not None:
             self._live.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._live is not None:
             self._live.stop()
-            self._live = None
+        self._states = {number: state for number, state in self._states.items() if state == State.FAILED}
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # a sweep is resumed from its folders
 
+    def trials(self) -> list[Trial]:
+        """All trials that have begun, by number; of one that has not ended, Ray knows whether it runs or has failed."""
+        trials = read_trials(self.plan.sweep.folder)
+        for trial in trials:
+            if trial.state not in ENDS:
+                trial.state = self._states.get(trial.number, State.OPEN)
+                trial.problem = last_error(trial.folder) if trial.state == State.FAILED else ""
+        return trials
+
     def on_step_end(self, iteration: int, trials: list[RayTrial], **info: Any) -> None:
-        for ray_trial in trials:
-            trial = self._trial(ray_trial)
-            if trial.state in (RUNNING, PAUSED, OPEN):
-                trial.state = {"RUNNING": RUNNING, "PAUSED": PAUSED}.get(ray_trial.status, trial.state)
+        self._states = {start_of(trial).number: STATES.get(trial.status, State.OPEN) for trial in trials}
         if self._live is not None and time.monotonic() - self._drawn > REFRESH_SECONDS:
             self._drawn = time.monotonic()
-            self._live.update(self._table(), refresh=True)
+            sweep, begun = self.plan.sweep, sorted(self.trials(), key=lambda trial: rank(trial, self.plan.sweep.mode))
+            title = f"{len(begun)} of {len(self.plan.points)} trials begun"
+            self._live.update(table(begun, sweep, self.plan.recipe.space, title=title), refresh=True)
 
     def on_trial_start(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
-        ours = self._trial(trial)
-        ours.state, ours.problem = RUNNING, ""
-        ours.point, ours.left_out = trial.config["start"]["point"], tuple(trial.config["start"]["left_out"])
+        """Keep what the trial was told: a population changes it before the report that led to it is shown."""
+        self._starts[start_of(trial).number] = start_of(trial)
 
     def on_trial_result(
-        self, iteration: int, trials: list[RayTrial], trial: RayTrial, result: dict, **info: Any
+        self, iteration: int, trials: list[RayTrial], trial: RayTrial, result: dict[str, Any], **info: Any
     ) -> None:
-        ours = self._trial(trial)
-        evaluation = Evaluation(**{name: result[name] for name in Evaluation.__dataclass_fields__})
-        if evaluation in ours.evaluations:
-            return
-        ours.evaluations.append(evaluation)
-        if self._live is None:
-            console.print(describe(ours, evaluation, self.job.metric), soft_wrap=True)
+        start, evaluation = self._starts[start_of(trial).number], TrialEvaluation.from_dict(result)
+        if self._last.get(start.number) != evaluation:
+            self._last[start.number] = evaluation
+            self._say(describe(start, evaluation, self.plan.sweep.metric))
 
     def on_trial_complete(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
         """Ray ends trials that are through, that a scheduler stops, and, where the sweep is told to stop, all."""
-        ours = self._trial(trial)
-        if self.stopping:
-            ours.state = OPEN
-        elif ours.evaluations and ours.evaluations[-1].why == "diverged":
-            ours.state = "diverged"
-        elif ours.iteration >= self.max_steps:
-            ours.state = FINISHED
+        number = start_of(trial).number
+        last = self._last.get(number, TrialEvaluation(0, None))
+        if self.stopping():
+            state = State.OPEN
+        elif last.why == State.DIVERGED:
+            state = State.DIVERGED
+        elif last.iteration >= self.plan.max_steps:
+            state = State.FINISHED
         else:
-            ours.state = STOPPED
-            mark_ended(trial_folder(self.sweep, ours.number), STOPPED)
-        if self._live is None:
-            console.print(f"trial {ours.number}: {ours.state} at iteration {ours.iteration}", soft_wrap=True)
+            state = State.STOPPED
+            mark_ended(trial_folder(self.plan.sweep.folder, number), state)
+        self._say(f"trial {number}: {state} at iteration {last.iteration}")
 
     def on_trial_recover(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
         self._failed(trial, "starts again")
 
     def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
-        self._failed(trial, FAILED)
+        self._failed(trial, "failed")
 
-    def _failed(self, ray_trial: RayTrial, what: str) -> None:
-        ours = self._trial(ray_trial)
-        ours.state = FAILED
-        ours.problem = last_error(trial_folder(self.sweep, ours.number)) or "its process ended"
+    def _failed(self, trial: RayTrial, what: str) -> None:
+        number = start_of(trial).number
+        reason = last_error(trial_folder(self.plan.sweep.folder, number)) or "its process ended"
+        self._say(f"trial {number}: {what}: {reason}")
+
+    def _say(self, line: str) -> None:
+        """Print a line where there is no table."""
         if self._live is None:
-            console.print(f"trial {ours.number}: {what}: {ours.problem}", soft_wrap=True, markup=False)
+            console.print(line, soft_wrap=True, markup=False)
 
-    def _trial(self, ray_trial: RayTrial) -> Trial:
-        start = ray_trial.config["start"]
-        number = start["number"]
-        if number not in self.trials:
-            self.trials[number] = Trial(
-                number, start["point"], trial_folder(self.sweep, number), tuple(start["left_out"])
-            )
-        return self.trials[number]
 
-    def _table(self) -> Any:
-        trials = [self.trials[number] for number in sorted(self.trials)]
-        return table(
-            trials, self.keys, self.job.metric, self.job.mode, title=f"{len(trials)} of {self.num_trials} trials begun",
-            rows=max(console.height - 8, 4),
-        )  # fmt: skip
+def start_of(trial: RayTrial) -> TrialStart:
+    """What one of Ray's trials was told."""
+    return TrialStart(**trial.config["start"])

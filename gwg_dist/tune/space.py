@@ -24,7 +24,7 @@ DIGITS = 4  # significant, of what is drawn from a range
 RESAMPLE_PROB = 0.25  # of a mutation that forgets the value
 FACTORS = (0.8, 1.25)  # of the others
 
-Space = dict[str, "Domain"]
+SearchSpace = dict[str, "Domain"]
 
 
 @dataclass(frozen=True)
@@ -50,33 +50,23 @@ class Domain:
         return self.kind in ("log_uniform", "log_int")
 
     def ends(self) -> tuple[Any, ...]:
-        """What must be valid for all to be: every choice, both ends of a range."""
+        """The values that must be valid for all to be: every choice, both ends of a range."""
         return self.values
 
     def sample(self, rng: random.Random) -> Any:
         """One value; a range is uniform in itself or in its logarithm."""
         if self.kind == "choice":
             return rng.choice(self.values)
-        low, high = self.values
-        if self.kind == "int":
-            return rng.randint(low, high)
-        if self.kind == "uniform":
-            return self.inside(rng.uniform(low, high))
-        top = high + 1 if self.is_int else high
-        value = math.exp(rng.uniform(math.log(low), math.log(top)))
-        return self.inside(math.floor(value) if self.is_int else value)
+        if self.is_int:
+            return self.inside(math.floor(self._at(rng.random(), self.values[1] + 1)))
+        return self.inside(self._at(rng.random(), self.values[1]))
 
     def grid(self) -> list[Any]:
         """All choices, or ``points`` values from end to end, evenly in the value or its logarithm."""
         if self.kind == "choice":
             return list(self.values)
-        low, high = self.values
         shares = [index / (self.points - 1) for index in range(self.points)] if self.points > 1 else [0.5]
-        if self.is_log:
-            values = [math.exp((1 - share) * math.log(low) + share * math.log(high)) for share in shares]
-        else:
-            values = [(1 - share) * low + share * high for share in shares]
-        return list(dict.fromkeys(self.inside(value) for value in values))
+        return list(dict.fromkeys(self.inside(self._at(share, self.values[1])) for share in shares))
 
     def mutate(self, value: Any, rng: random.Random) -> Any:
         """A new value near ``value``: a factor of 0.8 or 1.25, the next choice; now and then any value."""
@@ -96,8 +86,15 @@ class Domain:
         rounded = round(value) if self.is_int else float(f"{value:.{DIGITS}g}")
         return min(max(rounded, low), high)
 
+    def _at(self, share: float, high: float) -> float:
+        """The value a share of the way from the low end to ``high``, by value or by logarithm."""
+        low = self.values[0]
+        if self.is_log:
+            return math.exp((1 - share) * math.log(low) + share * math.log(high))
+        return (1 - share) * low + share * high
 
-def parse_space(raw: dict[str, Any]) -> Space:
+
+def parse_space(raw: dict[str, Any]) -> SearchSpace:
     """The domains, parents before their parts, so that a class comes before its settings.
 
     Raises InputError with the key for anything that is no domain.
@@ -119,9 +116,8 @@ def parse_domain(key: str, raw: Any) -> Domain:
     for word in raw:
         if word not in (*KINDS, "points"):
             near = nearest(str(word), [*KINDS, "points"])
-            raise InputError(
-                f"space: {key}: {word!r} is none of {', '.join(KINDS)}" + f" (did you mean {near}?)" * bool(near)
-            )
+            hint = f" (did you mean {near}?)" if near else ""
+            raise InputError(f"space: {key}: {word!r} is none of {', '.join(KINDS)}{hint}")
     kinds = [kind for kind in KINDS if kind in raw]
     if len(kinds) != 1:
         raise InputError(f"space: {key}: give exactly one of {', '.join(KINDS)}, got {', '.join(kinds) or 'none'}")
@@ -154,13 +150,13 @@ def check_range(key: str, kind: str, values: Any) -> None:
         raise InputError(f"space: {key}: {kind} needs low above 0, got {low}")
 
 
-def random_points(space: Space, num: int, seed: int) -> list[dict[str, Any]]:
+def random_points(space: SearchSpace, num: int, seed: int) -> list[dict[str, Any]]:
     """``num`` independent points; more of them begin with the same ones."""
     rng = random.Random(f"gwg_dist.tune {seed}")
     return [{key: domain.sample(rng) for key, domain in space.items()} for _ in range(num)]
 
 
-def grid_points(space: Space) -> list[dict[str, Any]]:
+def grid_points(space: SearchSpace) -> list[dict[str, Any]]:
     """Every combination. Raises InputError for a range without points."""
     for key, domain in space.items():
         if domain.kind != "choice" and not domain.points:
@@ -168,7 +164,7 @@ def grid_points(space: Space) -> list[dict[str, Any]]:
     return [dict(zip(space, values, strict=True)) for values in product(*(domain.grid() for domain in space.values()))]
 
 
-def end_points(space: Space, limit: int) -> list[dict[str, Any]]:
+def end_points(space: SearchSpace, limit: int) -> list[dict[str, Any]]:
     """Every combination of ends where they are at most ``limit``; else each key's ends, all others low or all high."""
     ends = {key: domain.ends() for key, domain in space.items()}
     if math.prod(len(values) for values in ends.values()) <= limit:
