@@ -28,7 +28,7 @@ from gwg_dist.reference import Reference
 from gwg_dist.samplers import GWG, Sampler, Target, check_backend
 from gwg_dist.tools.distributed import any_rank, rank, world_size
 from gwg_dist.tools.errors import InputError
-from gwg_dist.tools.seeding import STREAMS, make_generator
+from gwg_dist.tools.seeding import make_generator
 from gwg_dist.updates import BeforeUpdate, WarmUp, make_optimizer
 
 NUM_DATA_STARTS = 10_000
@@ -103,8 +103,7 @@ class EBMModule(LightningModule):
                 self.sampler, self.target, batch,
                 num_steps=self.num_steps, generator=self.generator, backend=self.backend,
             )  # fmt: skip
-        x_model = None if chain is None else chain.x
-        result = self.objective(self.target, batch, x_model, generator=self.generator)
+        result = self.objective(self.target, batch, None if chain is None else chain.x, generator=self.generator)
         self.stats = IterationStats.of(result, batch, chain)
         # DDP averages over ranks; shares may differ by one, so each loss counts by its share of the global batch.
         return result.loss * (len(batch.codes) * world_size() / self.data.batch_size)
@@ -134,8 +133,6 @@ class EBMModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Fit the reference. Raises InputError where the energy's space is not that of the data."""
-        if stage != "fit":
-            return
         if self.data.space != self.space:
             raise InputError(f"the energy is for {self.space}, but the data are in {self.data.space}")
         self.data.seed = self.seed
@@ -157,14 +154,6 @@ class EBMModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the run needs to go on: the chains and generators of all ranks. Called on every rank."""
-        checkpoint["gwg_dist"] = {
-            "energy": type(self.energy).__name__,
-            "space": repr(self.space),
-            "seed": self.seed,
-            "streams": STREAMS,
-            "smoothing": self.reference.smoothing,
-            "optimizer": type(self.trainer.optimizers[0]).__name__,
-        }
         checkpoint["chains"] = save_chains(self.chains, self.generator)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

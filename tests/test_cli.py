@@ -42,6 +42,7 @@ EXPERIMENTS = sorted((ROOT / "configs/experiment").rglob("*.yaml"))
         (["--adaptation.warmap=100"], "did you mean adaptation.warmup?"),
         (["--trainer.max_steps=0"], "trainer.max_steps must be positive, got 0"),
         (["--model.energy=RBMEnergy", "--data.binarization=none"], "RBMEnergy is for Binary spaces, got Categorical"),
+        (["--model.sampler=BlockGibbs"], "model.sampler: BlockGibbs needs an energy of pairs of sites"),
         (["--data=Arrays"], "required: path"),
         (["--data=Arrays", "--data.path=none.npz"], "data.path: there is no file none.npz"),
         (["--config=none.yaml"], "none.yaml"),
@@ -133,6 +134,26 @@ def test_every_experiment_runs_two_iterations(path: Path, tmp_path: Path, reques
     assert torch.load(tmp_path / "run/last.ckpt", weights_only=True)["global_step"] == 2
     assert (tmp_path / "run/results.json").is_file()
     assert (tmp_path / "run/samples.png").is_file()
+
+
+def test_settings_without_effect_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A loss without chains has no use for chains, a binary image none for an embedding; defaults are not mentioned."""
+    loss = "--model.objective=PseudoLikelihood"
+    embedding = ["--model.energy=ResNetEnergy", "--model.energy.num_channels=2", "--model.energy.num_embedding=8"]
+    args = ["--trainer.max_steps=1", "--evaluation.every=0", "--evaluation.num_chains=4", "--pictures_every=0",
+            "--evaluation.final_temperatures=2", "--trainer.accelerator=cpu"]  # fmt: skip
+    for number, (more, expected) in enumerate(
+        (
+            ([loss, "--model.num_steps=7"], ["model.num_steps has no effect"]),
+            ([loss, "--model.chains.size=200"], ["model.chains has no effect"]),
+            (embedding, ["num_embedding has no effect on binary images"]),
+            ([loss], []),
+        )
+    ):
+        fit.main([f"--run_dir={tmp_path / str(number)}", *args, *more])
+        printed = capsys.readouterr().err
+        assert [line for line in printed.splitlines() if "no effect" in line and expected[0] not in line] == []
+        assert printed.count("no effect") == len(expected)
 
 
 def test_experiments_hold_only_differences() -> None:

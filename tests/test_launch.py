@@ -1,4 +1,4 @@
-"""Job scripts: what they say, what is refused, and that the ones by hand are the ones that gwg_dist.launch writes."""
+"""Job scripts: what they say, and what is refused."""
 
 import os
 import subprocess
@@ -10,36 +10,6 @@ from gwg_dist import launch
 from gwg_dist.tools.provenance import code_version
 from tests.conftest import ROOT
 from tests.runs import SMALL, fails
-
-BY_HAND = {
-    "one_machine.sbatch": {"nodes": 1, "ntasks-per-node": 8, "gres": "gpu:8"},
-    "several_machines.sbatch": {"nodes": 2, "ntasks-per-node": 8, "gres": "gpu:8"},
-    "seeds.sbatch": {"nodes": 1, "ntasks-per-node": 1, "gres": "gpu:1", "array": "0-9"},
-}
-HOW_TO = (
-    "What sbatch is told on its command line wins, such as --nodes=4 --partition=NAME. Made by gwg_dist.launch.script."
-)
-
-
-def by_hand(name: str) -> str:
-    """The script in launch/slurm: its arguments are settings of gwg_dist.fit."""
-    array = "array" in BY_HAND[name]
-    usage = f"RUN=DIR sbatch launch/slurm/{name} --config FILE"
-    options = {
-        "job-name": "gwg_dist", **BY_HAND[name], "cpus-per-task": 4, "time": "04:00:00", "signal": "SIGUSR1@90",
-        "output": f"slurm-{'%A_%a' if array else '%j'}.out",
-    }  # fmt: skip
-    return launch.script(
-        options,
-        command=f'python -m gwg_dist.fit "$@"{" --seed=$SLURM_ARRAY_TASK_ID" if array else ""}',
-        run='"${RUN:?a folder}"' + ("/seed-$SLURM_ARRAY_TASK_ID" if array else ""),
-        comment=f"{usage}\n# {HOW_TO}",
-    )
-
-
-@pytest.mark.parametrize("name", BY_HAND)
-def test_scripts_by_hand_are_the_template(name: str) -> None:
-    assert (ROOT / "launch/slurm" / name).read_text() == by_hand(name)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,7 @@ from gwg_dist.structure import MayKnowItself
 class Energy(MayKnowItself, ABC):
     """E(x), low where x is probable: p(x) = ref(x) exp(-E(x)) / Z.
 
-    A new energy is one file: a subclass whose first argument is ``space`` and whose one method is ``forward``.
-    ::
+    A new energy is one file: a subclass whose first argument is ``space`` and whose one method is ``forward``:
 
         class Pairs(Energy):
             def __init__(self, space, width: int = 8):

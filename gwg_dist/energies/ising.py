@@ -60,7 +60,7 @@ class IsingEnergy(Energy):
 
 
 class IsingTorusEnergy(Energy):
-    """E(x) = -2σ sum_<ij> s_i s_j - b sum_i s_i over neighbours of a periodic lattice of ``space.shape``.
+    """E(x) = -2σ sum_(i~j) s_i s_j - b sum_i s_i over neighbours of a periodic lattice of ``space.shape``.
 
     Args:
         space: Binary; one axis a dimension, each of length 3 or more.
@@ -100,7 +100,7 @@ class IsingTorusEnergy(Energy):
         return self.sigma.detach() * adjacency.scatter_(1, self.graph.neighbours, 1)
 
     def structure(self) -> SparsePairs:
-        """f = 2σ sum_<ij> s_i s_j + b sum_i s_i with s = 2x - 1."""
+        """f = 2σ sum_(i~j) s_i s_j + b sum_i s_i with s = 2x - 1."""
         sigma, bias = self.sigma.detach(), self.bias.detach()
         num_edges, num_sites = self.graph.num_edges, self.space.num_sites
         rows = self.graph.rows((8 * sigma).expand(num_edges))

@@ -7,12 +7,16 @@ Categorical images enter through a 1x1 convolution of their one-hot form.
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from gwg_dist.energies.base import Energy
 from gwg_dist.spaces import Binary, Space
+
+logger = logging.getLogger("gwg_dist")
 
 
 class BasicBlock(nn.Module):
@@ -61,6 +65,8 @@ class ResNetEnergy(Energy):
         self.image_shape = space.shape if len(space.shape) == 3 else (1, *space.shape)
         channels_in = self.image_shape[0]
         self.embedding: nn.Module | None = None
+        if isinstance(space, Binary) and num_embedding != 4:
+            logger.warning("ResNetEnergy.num_embedding has no effect on binary images, got %d", num_embedding)
         if not isinstance(space, Binary):
             self.embedding = nn.Conv2d(channels_in * space.num_categories, num_embedding, 1)
             channels_in = num_embedding

@@ -24,6 +24,7 @@ from gwg_dist.module import EBMModule
 from gwg_dist.tools.distributed import any_rank
 from gwg_dist.tools.errors import InputError, LostError
 from gwg_dist.tools.files import write_tensors
+from gwg_dist.tools.seeding import STREAMS
 from gwg_dist.training.folder import BEST, LAST, PREVIOUS
 
 logger = logging.getLogger("gwg_dist")
@@ -89,6 +90,18 @@ def newest_checkpoint(path: Path) -> tuple[Path, dict[str, Any]]:
         checkpoint = read_checkpoint(previous)
         logger.warning("%s; going on with %s", error, previous)
         return previous, checkpoint
+
+
+def identity(module: EBMModule) -> dict[str, Any]:
+    """What tells whether a checkpoint and a run fit: plain numbers and names, under "gwg_dist" in the checkpoint."""
+    return {
+        "energy": type(module.energy).__name__,
+        "space": repr(module.space),
+        "seed": module.seed,
+        "streams": STREAMS,
+        "smoothing": module.reference.smoothing,
+        "optimizer": type(module.trainer.optimizers[0]).__name__,
+    }
 
 
 def check_checkpoint(checkpoint: dict[str, Any], module: EBMModule) -> None:
@@ -170,6 +183,10 @@ class RunCheckpoints(Checkpoint):
         self._save_last(trainer)
         if self._saved_step != trainer.global_step:
             raise LostError(f"the state of iteration {trainer.global_step} could not be kept")
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        assert isinstance(pl_module, EBMModule)
+        checkpoint["gwg_dist"] = identity(pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_value": self.best_value, "best_step": self.best_step, "yardstick": self.yardstick}

@@ -26,7 +26,7 @@ from gwg_dist.training.checkpoints import check_resumable, newest_checkpoint
 from gwg_dist.training.folder import CONFIG, DAMAGED, LAST, Place, mark_job
 from gwg_dist.training.interruption import Interruption
 from gwg_dist.training.results import report
-from gwg_dist.training.settings import check, instantiate, save_config
+from gwg_dist.training.settings import check, instantiate, save_config, without_effect
 from gwg_dist.training.trainer import KeepConfig, check_ranks, make_trainer
 
 OTHER_STREAMS = (
@@ -99,6 +99,8 @@ def build(parser: Parser, config: Namespace) -> Namespace:
     torch.set_num_threads(config.num_threads)
     seed_everything(config.seed, verbose=False)
     objects = instantiate(parser, config)
+    for key in without_effect(parser, config, objects) if launched_rank() == 0 else ():
+        say(f"{key} has no effect: {config.model.objective.class_path} needs no chains")
     objects.model.seed = objects.data.seed = config.seed
     if launched_rank() == 0:
         with console.status("reading the data"):

@@ -106,6 +106,9 @@ def instantiate(parser: Parser, config: Namespace) -> Namespace:
     try:
         objects = parser.instantiate(config)
         objects.model.chains.check_batch(objects.data.batch_size)
+        refusal = objects.model.sampler.refusal(objects.model.target)
+        if refusal is not None:
+            raise InputError(f"model.sampler: {refusal}")
         return objects
     except InputError:
         raise
@@ -127,6 +130,13 @@ def check(config: Namespace) -> None:
     ):
         if not good:
             raise InputError(message)
+
+
+def without_effect(parser: Parser, config: Namespace, objects: Namespace) -> list[str]:
+    """The keys of settings that differ from their defaults and that this run has no use for."""
+    unused = [] if objects.model.objective.needs_chains else ["model.chains", "model.num_steps"]
+    defaults = parser.get_defaults()
+    return [key for key in unused if config[key] != defaults[key]]
 
 
 def save_config(parser: Parser, config: Namespace, path: Path) -> None:
