@@ -15,7 +15,7 @@ class IterationStats(NamedTuple):
     """The last iteration on this rank, 0-d tensors on the device.
 
     Args:
-        loss: with its penalties.
+        loss: loss with its penalties.
         energy_data: weighted mean E of the data, nats.
         energy_gap: mean E of the chains minus ``energy_data``, nats. This and what follows is None without chains.
         accept_prob: mean over steps and chains.

@@ -85,18 +85,18 @@ def launch(
 
     Args:
         fit: settings of gwg_dist.fit.
-        nodes: machines.
-        gpus: on each machine, a process for each; 0 for processes without one.
-        processes: on each machine, where gpus is 0.
-        cpus: of each process.
+        nodes: number of machines.
+        gpus: GPUs on each machine, with a process for each; 0 for processes without one.
+        processes: processes on each machine, where gpus is 0.
+        cpus: CPU cores for each process.
         time: limit of a start of the job, D-HH:MM:SS or HH:MM:SS; it is requeued until the run is done.
-        memory: of each machine, e.g. 64G.
-        partition: of the cluster.
-        account: to charge.
+        memory: memory on each machine, e.g. 64G.
+        partition: partition of the cluster.
+        account: account to charge.
         qos: quality of service.
-        constraint: on the machines, e.g. a100.
+        constraint: feature that the machines must have, e.g. a100.
         seeds: an array of runs, one a seed, each in its own folder seed-N: 0-9, or 0,3,7.
-        name: of the job.
+        name: name of the job.
         warning: seconds before the limit at which the run is told to save and stop.
         setup: shell lines before the run, e.g. "module load cuda".
         container: what comes before python, e.g. "apptainer exec --nv image.sif".
@@ -107,20 +107,10 @@ def launch(
     Raises:
         InputError: settings that do not fit, a folder that holds another run, an sbatch that fails or is not there.
     """
-    if min(nodes, processes, cpus) < 1 or gpus < 0:
-        counts = f"nodes {nodes}, gpus {gpus}, processes {processes}, cpus {cpus}"
-        raise InputError(f"nodes, processes and cpus must be positive, gpus not negative, got {counts}")
-    if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", time):
-        raise InputError(f"time must be like 04:00:00 or 2-00:00:00, got {time}")
-    if re.fullmatch(r"(00:)?(\d\d?:\d\d|\d)", time) and warning >= 60 * int(time.removeprefix("00:").split(":")[0]):
-        raise InputError(f"warning must be shorter than time ({time}), got {warning} s")
-    if seeds is not None and not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", seeds):
-        raise InputError(f"seeds must be like 0-9 or 0,3,7, got {seeds}")
-    if name in ("bash", "interactive"):
-        raise InputError(f"name: Lightning takes a job called {name} for a shell; choose another")
-    per_node = gpus or processes
     from gwg_dist.tools.provenance import code_version
 
+    check_job(nodes, gpus, processes, cpus, time, warning, seeds, name)
+    per_node = gpus or processes
     folder, checkpoint = resolve(fit, per_node, nodes)
     interpreter = python or ("python" if container else sys.executable)
     settings = f"--config={shlex.quote(str(folder / SETTINGS))}{' --seed=$SLURM_ARRAY_TASK_ID' if seeds else ''}"
@@ -141,6 +131,23 @@ def launch(
     if submit:
         say(submitted(path))
     return path
+
+
+def check_job(
+    nodes: int, gpus: int, processes: int, cpus: int, time: str, warning: int, seeds: str | None, name: str
+) -> None:
+    """Raise InputError for settings of a job that sbatch would refuse, or would not understand as they are meant."""
+    if min(nodes, processes, cpus) < 1 or gpus < 0:
+        counts = f"nodes {nodes}, gpus {gpus}, processes {processes}, cpus {cpus}"
+        raise InputError(f"nodes, processes and cpus must be positive, gpus not negative, got {counts}")
+    if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", time):
+        raise InputError(f"time must be like 04:00:00 or 2-00:00:00, got {time}")
+    if re.fullmatch(r"(00:)?(\d\d?:\d\d|\d)", time) and warning >= 60 * int(time.removeprefix("00:").split(":")[0]):
+        raise InputError(f"warning must be shorter than time ({time}), got {warning} s")
+    if seeds is not None and not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", seeds):
+        raise InputError(f"seeds must be like 0-9 or 0,3,7, got {seeds}")
+    if name in ("bash", "interactive"):
+        raise InputError(f"name: Lightning takes a job called {name} for a shell; choose another")
 
 
 def resolve(fit: list[str], per_node: int, nodes: int) -> tuple[Path, str]:
@@ -173,8 +180,8 @@ def script(
     """The job script.
 
     Args:
-        options: of sbatch; those that are None are left out, those that are "" have no value.
-        command: for srun, but for the folder and the checkpoint.
+        options: options of sbatch; those that are None are left out, those that are "" have no value.
+        command: command for srun, without the folder and the checkpoint.
         run: the folder, as the shell reads it.
         checkpoint: a file, or "last".
         setup: lines before.

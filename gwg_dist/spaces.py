@@ -181,7 +181,8 @@ class Space(ABC):
 
         Args:
             x: binary ``(B, D)`` or one-hot ``(B, D, K)``.
-            log_weights: of all moves ``(B, num_moves)``, by which a categorical site picks; None picks uniformly.
+            log_weights: log weights of all moves ``(B, num_moves)``, by which a categorical site picks its new
+                category; None picks uniformly.
             chosen: booleans.
             uniform: ``(B, D)`` in [0, 1); not read where there is one other category.
         """

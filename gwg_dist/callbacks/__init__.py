@@ -9,6 +9,15 @@ from gwg_dist.callbacks.progress import TrainingProgress, progress_of
 from gwg_dist.callbacks.watch import CouplingError, SamplePictures
 
 __all__ = [
-    "AISLikelihood", "Adaptation", "AveragedWeights", "CouplingError", "DivergenceGuard",
-    "SamplePictures", "TrainingMetrics", "TrainingProgress", "adapt", "assess_module", "progress_of",
-]  # fmt: skip
+    "AISLikelihood",
+    "Adaptation",
+    "AveragedWeights",
+    "CouplingError",
+    "DivergenceGuard",
+    "SamplePictures",
+    "TrainingMetrics",
+    "TrainingProgress",
+    "adapt",
+    "assess_module",
+    "progress_of",
+]

@@ -31,7 +31,7 @@ class Decision(NamedTuple):
     """One change of the kernel.
 
     Args:
-        iteration: after which it was made.
+        iteration: iteration after which the change was made.
         accept_prob: mean acceptance probability over ranks, chains and steps of that iteration.
         value: new value of the tunable field; None for a retreat.
     """

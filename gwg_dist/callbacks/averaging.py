@@ -18,7 +18,7 @@ class AveragedWeights(EMAWeightAveraging):
     Buffers, the fitted reference among them, are copied after every iteration and not averaged.
 
     Args:
-        decay: of the average, in [0, 1); 0 turns averaging off.
+        decay: weight of the old average, in [0, 1); 0 turns averaging off.
 
     Raises:
         ValueError: a decay outside [0, 1).

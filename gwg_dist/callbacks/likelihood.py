@@ -48,10 +48,10 @@ def assess_module(
     """AIS on the module's present weights and the likelihood of validation and test; called on every rank.
 
     Args:
-        module: with the weights to assess.
-        splits: of its data.
-        settings: of the estimate.
-        iteration: of the weights; names the random stream.
+        module: module that holds the weights to assess.
+        splits: splits of its data.
+        settings: settings of the estimate.
+        iteration: iteration of the weights; it names the random stream.
         progress: where to show a bar.
         stop: asked every few temperatures, on all ranks at the same one, whether to stop.
         unfinished: an estimate of these very weights to go on with; one that does not fit begins again.
@@ -94,10 +94,10 @@ class AISLikelihood(Callback):
 
     Args:
         every: iterations between two evaluations; the last iteration is evaluated as well. 0 turns it off.
-        num_chains: on all ranks together.
+        num_chains: AIS chains on all ranks together.
         num_temperatures: gradient evaluations a chain.
         schedule: "linear" or "sigmoid".
-        final_temperatures: of the evaluation after training, on the best weights.
+        final_temperatures: gradient evaluations a chain in the evaluation after training, of the best weights.
 
     Raises:
         ValueError: a count outside its range, an unknown schedule.

@@ -62,7 +62,7 @@ class ChainSource(ABC):
             target: the model.
             batch: this rank's points of the data.
             num_steps: transitions a chain.
-            generator: of this rank.
+            generator: generator of this rank.
             backend: how chains are run, see ``plan_chains``.
         """
 

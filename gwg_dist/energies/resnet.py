@@ -41,7 +41,7 @@ class ResNetEnergy(Energy):
     """E(x) for images.
 
     Args:
-        space: of shape (H, W) or (C, H, W), Binary or Categorical.
+        space: images of shape (H, W) or (C, H, W), Binary or Categorical.
         num_channels: width of the network.
         num_blocks: blocks of stride 1 after the two of stride 2.
         num_embedding: channels that the one-hot form of a categorical image is mapped to (4 in the paper for

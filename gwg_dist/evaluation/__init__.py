@@ -31,4 +31,4 @@ __all__ = [
     "summarize",
     "take_up",
     "unnormalised_log_prob",
-]  # fmt: skip
+]

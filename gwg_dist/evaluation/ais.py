@@ -102,10 +102,10 @@ def ais(
         estimate = ais_result(target.space, point)
 
     Args:
-        target: with a reference.
+        target: target that has a reference.
         sampler: leaves p_beta invariant for every beta.
         generator: this rank's own, on the device of the model.
-        num_chains: of all ranks together.
+        num_chains: AIS chains on all ranks together.
         num_temperatures: T.
         schedule: see ``beta_schedule``.
         backend: see ``run_chain``.
@@ -129,9 +129,9 @@ def ais_start(target: Target, *, generator: torch.Generator, num_chains: int) ->
     """This rank's share of chains, drawn from the reference exactly, with weight one; a point to anneal from.
 
     Args:
-        target: with a reference.
+        target: target that has a reference.
         generator: this rank's own, on the device of the model.
-        num_chains: of all ranks together.
+        num_chains: AIS chains on all ranks together.
 
     Raises:
         ValueError: a target without a reference, fewer chains than ranks.

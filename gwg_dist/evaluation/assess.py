@@ -25,7 +25,7 @@ class AISSettings:
     """How log Z is estimated.
 
     Args:
-        num_chains: on all ranks together.
+        num_chains: AIS chains on all ranks together.
         num_temperatures: gradient evaluations a chain.
         schedule: "linear" or "sigmoid".
 
@@ -52,7 +52,7 @@ class Assessment:
     """An estimate of log Z and what follows from it.
 
     Args:
-        estimate: of log Z.
+        estimate: estimate of log Z.
         likelihoods: mean log p(x) in nats, by the name of the data.
         reference: mean log ref(x) in nats, by the name of the data; what a model without an energy has.
     """
@@ -89,10 +89,10 @@ def assess(
     """Estimate log Z and the likelihood of every set of data; called on every rank.
 
     Args:
-        target: with a reference.
+        target: target that has a reference.
         sampler: leaves p_beta invariant for every beta.
         splits: codes ``(N, D)`` and their weights by name; empty ones are left out.
-        settings: of the estimate.
+        settings: settings of the estimate.
         generator: this rank's own, on the device of the model.
         backend: see ``run_chain``.
 
@@ -100,9 +100,14 @@ def assess(
         ValueError: a target without a reference, fewer chains than ranks.
     """
     estimate = ais(
-        target, sampler, generator=generator, num_chains=settings.num_chains,
-        num_temperatures=settings.num_temperatures, schedule=settings.schedule, backend=backend,
-    )  # fmt: skip
+        target,
+        sampler,
+        generator=generator,
+        num_chains=settings.num_chains,
+        num_temperatures=settings.num_temperatures,
+        schedule=settings.schedule,
+        backend=backend,
+    )
     return assessment_of(estimate, target, splits)
 
 

@@ -19,8 +19,8 @@ class Likelihood(NamedTuple):
 
     Args:
         mean: mean of log ref(x) - E(x) - log Z.
-        stderr: of log Z; the data set is taken as it is.
-        data_stderr: from the finite data set, for comparing with other data.
+        stderr: standard error that log Z brings; the data set is taken as it is.
+        data_stderr: standard error that the finite data set brings, for comparing with other data.
         num: number of points.
     """
 
@@ -51,10 +51,15 @@ def log_likelihood(
     mine = share(len(codes), rank(), world_size())
     log_probs = unnormalised_log_prob(target, codes[mine], batch_size=batch_size)
     w = torch.ones_like(log_probs) if weights is None else weights[mine].to(log_probs)
-    sums = torch.stack([
-        w.sum(), (w * log_probs).sum(),
-        w.square().sum(), (w.square() * log_probs).sum(), (w.square() * log_probs.square()).sum(),
-    ])  # fmt: skip
+    sums = torch.stack(
+        [
+            w.sum(),
+            (w * log_probs).sum(),
+            w.square().sum(),
+            (w.square() * log_probs).sum(),
+            (w.square() * log_probs.square()).sum(),
+        ]
+    )
     total, first, squares, first2, second2 = all_sum(sums).tolist()
     mean = first / total
     variance = max(second2 / squares - mean * (2 * first2 / squares - mean), 0.0)

@@ -21,7 +21,7 @@ class Unfinished(NamedTuple):
 
     Args:
         num_temperatures: T of the estimate.
-        schedule: of beta.
+        schedule: schedule of beta.
         t: number of temperatures done.
         packed: packed codes of all chains, ``(N, ...)`` in the form of ``Space.pack``.
         log_weights: ``(N,)`` float64 nats.
@@ -57,9 +57,9 @@ def take_up(
 
     Args:
         unfinished: what ``set_aside`` returned.
-        space: of the chains.
-        settings: of the estimate that is wanted now.
-        dtype: of x.
+        space: space of the chains.
+        settings: settings of the estimate that is wanted now.
+        dtype: floating type of x.
         generator: this rank's, on the device of the chains; it is not changed.
     """
     made_with = (unfinished.num_temperatures, unfinished.schedule, len(unfinished.packed))

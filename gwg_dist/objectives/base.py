@@ -47,5 +47,5 @@ class Objective(ABC):
             batch: points of the data and their weights.
             x_model: points of the model's chains as floats, ``(M, D)`` or ``(M, D, K)``; None where ``needs_chains`` is
                 False.
-            generator: of the loss's own randomness; it differs between ranks.
+            generator: generator of the loss's own randomness; it differs between ranks.
         """

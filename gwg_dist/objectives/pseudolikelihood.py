@@ -84,7 +84,7 @@ def log_conditionals(target: Target, x: Tensor, energy: Tensor, sites: Tensor) -
     Args:
         x: points, ``(B, D)`` or ``(B, D, K)``.
         energy: E(x), ``(B,)``.
-        sites: for each point, int64.
+        sites: one site for each point, int64.
     """
     num_others = target.space.num_categories - 1
     old = torch.stack([target.space.category_at(x, site) for site in sites.T], 1)

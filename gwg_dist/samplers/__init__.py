@@ -12,7 +12,23 @@ from gwg_dist.samplers.surrogate import SurrogateGWG
 from gwg_dist.target import Evaluation, Target
 
 __all__ = [
-    "GWG", "BlockGibbs", "ChainResult", "Evaluation", "Gibbs", "Info", "Kernel", "Metropolis", "MetropolisState",
-    "Move", "MultiGWG", "RandomWalk", "Sampler", "State", "SurrogateGWG", "Target", "check_backend",
-    "plan_chains", "run_chain",
-]  # fmt: skip
+    "GWG",
+    "BlockGibbs",
+    "ChainResult",
+    "Evaluation",
+    "Gibbs",
+    "Info",
+    "Kernel",
+    "Metropolis",
+    "MetropolisState",
+    "Move",
+    "MultiGWG",
+    "RandomWalk",
+    "Sampler",
+    "State",
+    "SurrogateGWG",
+    "Target",
+    "check_backend",
+    "plan_chains",
+    "run_chain",
+]

@@ -112,7 +112,7 @@ class Sampler(Kernel):
 
         Args:
             accept_prob: mean acceptance probability with this kernel.
-            gain: of the step; falls to 0 over a warm-up.
+            gain: gain of the step; falls to 0 over a warm-up.
             target: acceptance to reach; ``target_acceptance`` where none is given.
         """
         if self.tunable is None:

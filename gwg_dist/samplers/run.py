@@ -63,7 +63,7 @@ def plan_chains(
         kernel: what the chains do.
         target: what it leaves invariant.
         x: chains like those that will be run.
-        beta: of all steps, 0-d or one a chain; None where it changes from step to step.
+        beta: beta of all steps, 0-d or one a chain; None where it changes from step to step.
         backend: "auto" takes the first of ``gwg_dist.samplers.fast.PATHS`` that applies. "eager" takes none, "compiled"
             and "graph" that one, but for kernels that work in place. All four move by the structure of the energy where
             it has one; on sparse pairs whole-array steps are tens of times slower than "auto". "plain": autograd on the
@@ -115,8 +115,8 @@ def run_chain(
         target: what it leaves invariant; its weights do not change meanwhile.
         x: floats ``(B, D)`` or ``(B, D, K)``; not changed.
         num_steps: kernel transitions; 0 evaluates only.
-        generator: on the device of ``x``; the one source of randomness.
-        beta: of the target, a number or one a chain ``(B,)``.
+        generator: generator on the device of ``x``; the one source of randomness.
+        beta: inverse temperature of the target, a number or one a chain ``(B,)``.
         schedule: ``(num_steps,)`` or ``(num_steps, B)``, a beta for every step, in place of ``beta``.
         before_step: called with the number of the step and the state before it. It must not synchronise, nor keep the
             state: the next step may overwrite it.

@@ -13,6 +13,15 @@ from gwg_dist.testing.losses import check_gradient, negative_log_likelihood
 from gwg_dist.testing.models import exact_pi, random_target, small_targets
 
 __all__ = [
-    "CheckError", "check_detailed_balance", "check_energy", "check_gradient", "check_invariance", "check_kernel",
-    "exact_pi", "negative_log_likelihood", "random_target", "small_targets", "transition_matrix",
-]  # fmt: skip
+    "CheckError",
+    "check_detailed_balance",
+    "check_energy",
+    "check_gradient",
+    "check_invariance",
+    "check_kernel",
+    "exact_pi",
+    "negative_log_likelihood",
+    "random_target",
+    "small_targets",
+    "transition_matrix",
+]

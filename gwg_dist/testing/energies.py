@@ -24,8 +24,8 @@ def check_energy(energy: Energy, *, seed: int = 0) -> None:
     ``structure`` (its start and its moves) equal to autograd of ``forward`` to 1e-9.
 
     Args:
-        energy: with weights that are not all zero; a copy is checked.
-        seed: of the points.
+        energy: energy whose weights are not all zero; a copy is checked.
+        seed: seed of the points.
 
     Raises:
         CheckError: which of these fails.

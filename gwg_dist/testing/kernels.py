@@ -31,8 +31,8 @@ def check_kernel(
     Args:
         sampler: the kernel.
         target: a model of at most some 500 states in float64; a few small ones of the package where none is given.
-        betas: of p_beta.
-        seed: of the noise.
+        betas: values of beta to check p_beta at.
+        seed: seed of the noise.
 
     Raises:
         CheckError: what is wrong, on which model, at which beta.
@@ -59,9 +59,9 @@ def check_detailed_balance(sampler: Metropolis, target: Target, *, beta: float =
 
     Args:
         sampler: the kernel.
-        target: at most some 500 states, float64.
-        beta: of p_beta.
-        seed: of the noise that finds the moves.
+        target: target of at most some 500 states, in float64.
+        beta: inverse temperature of p_beta.
+        seed: seed of the noise that finds the moves.
 
     Raises:
         CheckError: which of these fails, and where.
@@ -127,12 +127,12 @@ def check_invariance(
     Args:
         sampler: the kernel.
         target: few enough states to enumerate.
-        beta: of p_beta.
+        beta: inverse temperature of p_beta.
         num_steps: transitions.
         num_chains: independent starts.
         backend: see ``run_chain``.
-        dtype: of x.
-        seed: of starts and steps.
+        dtype: floating type of x.
+        seed: seed of starts and steps.
 
     Returns:
         The p-value of the chi-square test.

@@ -37,9 +37,9 @@ def check_gradient(
 
     Args:
         objective: the loss; one that draws must be averaged by ``exact`` in the same way.
-        energy: of at most some 500 states; a copy with random weights in float64 is used.
+        energy: energy of at most some 500 states; a copy with random weights in float64 is used.
         exact: the same quantity by enumeration, differentiable; the likelihood where none is given.
-        seed: of weights and points.
+        seed: seed of weights and points.
 
     Raises:
         CheckError: which parameter's gradient differs, and by how much.

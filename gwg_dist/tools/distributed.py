@@ -98,9 +98,9 @@ def join(address: str, port: int, *, rank: int, world_size: int, patience: float
     """Meet the other processes at the first one's address; the store that a process group is made with.
 
     Args:
-        address: of the machine of rank 0, which listens there.
-        port: its port.
-        rank: this process's.
+        address: address of the machine of rank 0, which listens there.
+        port: port at that address.
+        rank: number of this process.
         world_size: number of processes.
         patience: seconds to wait for the others.
 

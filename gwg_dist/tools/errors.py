@@ -13,7 +13,7 @@ class LostError(RuntimeError):
     """Something outside this process failed: a peer is gone, a disk is full. Exit code 1; the last checkpoint stays.
 
     Args:
-        message: for people.
+        message: one line for people.
         seen_by_all: whether rank 0 sees the same, and says it.
     """
 

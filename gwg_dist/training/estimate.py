@@ -73,9 +73,14 @@ def estimate(
         say(f"going on after {begun.t} of {begun.num_temperatures} temperatures")
     with make_progress() as progress:
         outcome = assess_module(
-            loaded.module, loaded.data.splits, settings, iteration=loaded.checkpoint["global_step"],
-            progress=progress if rank() == 0 else None, stop=interruption.agreed, unfinished=begun,
-        )  # fmt: skip
+            loaded.module,
+            loaded.data.splits,
+            settings,
+            iteration=loaded.checkpoint["global_step"],
+            progress=progress if rank() == 0 else None,
+            stop=interruption.agreed,
+            unfinished=begun,
+        )
     if isinstance(outcome, Assessment):
         waiting.delete()
         return outcome

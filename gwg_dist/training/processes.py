@@ -44,14 +44,21 @@ class ChainDDP(DDPStrategy):
         if not initialized() and environment is not None and not isinstance(environment, TorchElasticEnvironment):
             self.set_world_ranks()
             store = join(
-                environment.main_address, environment.main_port, rank=self.global_rank, world_size=self.world_size,
+                environment.main_address,
+                environment.main_port,
+                rank=self.global_rank,
+                world_size=self.world_size,
                 patience=self.patience,
-            )  # fmt: skip
+            )
             store.set_timeout(self._timeout or default_pg_timeout)
             dist.init_process_group(
-                self._get_process_group_backend(), store=store, rank=self.global_rank, world_size=self.world_size,
-                timeout=self._timeout, device_id=self.root_device if self.root_device.type == "cuda" else None,
-            )  # fmt: skip
+                self._get_process_group_backend(),
+                store=store,
+                rank=self.global_rank,
+                world_size=self.world_size,
+                timeout=self._timeout,
+                device_id=self.root_device if self.root_device.type == "cuda" else None,
+            )
             atexit.register(_leave_group)
         super().setup_distributed()
 
@@ -156,9 +163,12 @@ def meeting(device: str | None, *, patience: float = 60) -> Iterator[str | None]
     if under_srun():
         store = join(launched.main_address, launched.main_port, rank=rank, world_size=size, patience=patience)
     dist.init_process_group(
-        "nccl" if cuda else "gloo", store=store, rank=rank, world_size=size,
+        "nccl" if cuda else "gloo",
+        store=store,
+        rank=rank,
+        world_size=size,
         device_id=torch.device(device) if cuda and device else None,
-    )  # fmt: skip
+    )
     yield device
     _leave_group()
 

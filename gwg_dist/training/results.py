@@ -37,13 +37,23 @@ def assessment_table(assessment: Assessment, *, title: str) -> Table:
         table.add_column(column, justify="left" if column == "split" else "right")
     for name, value in assessment.likelihoods.items():
         table.add_row(
-            name, f"{value.num}", f"{assessment.reference[name]:.2f}", f"[bold]{value.mean:.2f}[/]",
-            f"{value.stderr:.2f}", f"{value.data_stderr:.2f}",
-        )  # fmt: skip
+            name,
+            f"{value.num}",
+            f"{assessment.reference[name]:.2f}",
+            f"[bold]{value.mean:.2f}[/]",
+            f"{value.stderr:.2f}",
+            f"{value.data_stderr:.2f}",
+        )
     table.add_section()
     num = len(estimate.log_weights)
-    table.add_row("AIS", f"{num} chains", f"T = {estimate.num_temperatures}", f"log Z {estimate.log_z:.2f}",
-                  f"{estimate.stderr:.2f}", f"ESS {estimate.ess:.0f}")  # fmt: skip
+    table.add_row(
+        "AIS",
+        f"{num} chains",
+        f"T = {estimate.num_temperatures}",
+        f"log Z {estimate.log_z:.2f}",
+        f"{estimate.stderr:.2f}",
+        f"ESS {estimate.ess:.0f}",
+    )
     return table
 
 
@@ -129,9 +139,14 @@ def closing_estimate(
     waiting = Waiting(path.parent / EVALUATION / f"closing-{path.stem}.partial.pt", checkpoint)
     with make_progress() as progress:
         outcome = assess_module(
-            module, objects.data.splits, objects.evaluation.final_settings, iteration=checkpoint["global_step"],
-            progress=progress if launched_rank() == 0 else None, stop=stop, unfinished=waiting.read(),
-        )  # fmt: skip
+            module,
+            objects.data.splits,
+            objects.evaluation.final_settings,
+            iteration=checkpoint["global_step"],
+            progress=progress if launched_rank() == 0 else None,
+            stop=stop,
+            unfinished=waiting.read(),
+        )
     if isinstance(outcome, Unfinished):
         waiting.write(outcome)
         raise Stopped(0)
@@ -165,7 +180,7 @@ class Waiting:
     What it holds fits no other weights, seed, settings or number of ranks: then the estimate begins again.
 
     Args:
-        path: of the file.
+        path: file in which the estimate waits.
         checkpoint: the estimate is of its weights.
     """
 

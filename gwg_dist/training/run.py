@@ -68,9 +68,15 @@ def train(
     keep_config = KeepConfig(lambda: save_config(parser, config, place.folder / CONFIG))
     try:
         trainer = make_trainer(
-            config, objects, place.folder, start=start, callbacks=[*callbacks, keep_config], interruption=interruption,
-            strategy=strategy, environment=environment,
-        )  # fmt: skip
+            config,
+            objects,
+            place.folder,
+            start=start,
+            callbacks=[*callbacks, keep_config],
+            interruption=interruption,
+            strategy=strategy,
+            environment=environment,
+        )
     except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
         raise InputError(plain(str(error))) from error
     check_ranks(objects, trainer.world_size)

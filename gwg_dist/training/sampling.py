@@ -37,9 +37,14 @@ def sample_run(
     x = module.space.encode(start_codes(loaded, num, start, generator))
     with make_progress() as progress, track(progress, "sampling", num_steps) as advance:
         chain = run_chain(
-            module.sampler, module.target, x, num_steps=num_steps, generator=generator, backend=module.backend,
+            module.sampler,
+            module.target,
+            x,
+            num_steps=num_steps,
+            generator=generator,
+            backend=module.backend,
             before_step=lambda step, _: advance(step),
-        )  # fmt: skip
+        )
     codes = module.space.decode(chain.x).cpu()
     with replacing(path) as beside, open(beside, "wb") as file:
         np.savez_compressed(file, x=codes.numpy().reshape(num, *module.space.shape), f=chain.state.f.cpu().numpy())

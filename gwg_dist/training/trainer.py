@@ -81,9 +81,14 @@ def make_trainer(
     environment = environment or launched_environment()
     plugins = [*_listed(settings.pop("plugins", None)), AtomicCheckpointIO(), *([environment] if environment else [])]
     trainer = Trainer(
-        **settings, callbacks=all_callbacks, plugins=plugins, default_root_dir=folder, max_epochs=-1,
-        num_sanity_val_steps=0, use_distributed_sampler=False,
-    )  # fmt: skip
+        **settings,
+        callbacks=all_callbacks,
+        plugins=plugins,
+        default_root_dir=folder,
+        max_epochs=-1,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
     # Lightning's handlers save, and broadcast, inside a signal: ranks at different points would wait for ever.
     trainer._signal_connector.register_signal_handlers = lambda: None
     if interruption is not None:

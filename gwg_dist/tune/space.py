@@ -34,7 +34,7 @@ class Domain:
     Args:
         kind: one of KINDS.
         values: the choices, or the two ends of a range.
-        points: of a grid over a range; 0 where none was given.
+        points: number of grid points over a range; 0 where none was given.
     """
 
     kind: str

@@ -29,8 +29,8 @@ class BinaryState:
 
     Args:
         x: the chains, ``(B, D)``.
-        evaluation: at ``x``.
-        target: of the chains.
+        evaluation: evaluation at ``x``.
+        target: target of the chains.
         beta: 0-d or ``(B,)``.
         temperature: τ.
 
@@ -39,7 +39,7 @@ class BinaryState:
         grad: ∇f, ``(B, D)``, untempered.
         f: ``(B,)`` float64.
         weights: exp(d / τ - shift) of every move, ``(B, D)``.
-        sums: of the weights by block, ``(B, blocks)`` float64.
+        sums: sums of the weights by block, ``(B, blocks)`` float64.
         shift: ``(B,)`` float64.
         scale: β / τ, ``(B,)``.
         reference: log ref's slope / τ, ``(D,)``.
@@ -91,7 +91,7 @@ class HiddenState(BinaryState):
     Attributes:
         hidden: pre-activations, ``(B, H)``.
         softplus: their sum of softplus, ``(B,)`` float64.
-        sigmoid: at the proposals, ``(B, H)``.
+        sigmoid: sigmoid of the fields at the proposals, ``(B, H)``.
         change: f at the proposals minus f here, ``(B,)`` float64.
     """
 

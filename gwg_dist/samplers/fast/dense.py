@@ -28,11 +28,11 @@ class DenseState:
     """What a chain carries from step to step, and the step in C that writes over it.
 
     Args:
-        target: of the chains.
+        target: target of the chains.
         position: binary, the signs 1 - 2x ``(B, D)``; categorical, the codes ``(B, D)`` int64.
         slope: (β ∇f + ∇log ref) / τ, ``(B, D)`` or ``(B, D K)``.
-        weights: of the moves, the shape of ``slope``.
-        sums: of the weights by block, ``(B, blocks)`` float64.
+        weights: weights of the moves, the shape of ``slope``.
+        sums: sums of the weights by block, ``(B, blocks)`` float64.
         beta: 0-d or ``(B,)``.
         kernel: the step.
     """

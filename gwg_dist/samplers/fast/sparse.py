@@ -36,12 +36,12 @@ class SparseState:
     """Everything but ``x`` in float64; D' is D padded to whole blocks.
 
     Args:
-        target: of the chains.
-        dtype: of x.
+        target: target of the chains.
+        dtype: floating type of x.
         position: the signs 1 - 2x, ``(B, D')``.
         slope: ``(B, D')``.
-        weights: of the moves, ``(B, D')``.
-        sums: of the weights by block, ``(B, blocks)``.
+        weights: weights of the moves, ``(B, D')``.
+        sums: sums of the weights by block, ``(B, blocks)``.
         scale: β / τ, ``(B,)``.
         beta: 0-d or ``(B,)``.
         touched: the sites that a turn of each site touches, itself first, ``(D, 1 + n)`` int64.

@@ -66,7 +66,7 @@ class Bound:
     """A kernel in C with its arguments checked once; those that change from call to call are given, and checked, then.
 
     Args:
-        name: of the function in C.
+        name: name of the function in C.
         arguments: in the order of the table in signatures.py: sizes, numbers, tensors, or ``LATE``.
 
     Raises:
