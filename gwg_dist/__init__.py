@@ -1,7 +1,7 @@
 """Deep energy-based models on discrete data, trained and measured with Gibbs-With-Gradients.
 
 The package is built in floors. Imports point down only, parts of one floor do not know each other, and this table is
-what ``tests/test_architecture.py`` reads:
+what ``tests/house/test_architecture.py`` reads:
 
     __main__                                                    the table of verbs
     fit, evaluate, sample, tune, bench, launch, doctor          a command line each

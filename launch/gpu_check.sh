@@ -5,7 +5,7 @@
 #   STEPS="fit evaluate" launch/gpu_check.sh OUTDIR      go on with the training of an earlier call
 #
 # Steps, each with its log in OUTDIR. One that fails does not stop the others; the exit code is 1 then.
-#   tests      tests/test_gpu.py
+#   tests      tests/samplers/test_gpu.py
 #   bench      every row against the step as published, and the number of chains swept: bench.json
 #   fit        the paper's protocol for dynamic MNIST in OUTDIR/mnist: from its newest checkpoint on, a checkpoint about
 #              every minute, ended in time by SIGTERM; likelihoods are left to the next step
@@ -120,7 +120,7 @@ PY
 
 if wanted tests; then
   rm -f "$out/tests.xml"
-  step tests $((limit / 4)) python3 -m pytest tests/test_gpu.py -o addopts= --strict-markers -q -rs \
+  step tests $((limit / 4)) python3 -m pytest tests/samplers/test_gpu.py -o addopts= --strict-markers -q -rs \
     -p no:xdist -p no:cacheprovider --junitxml="$out/tests.xml"
 fi
 

@@ -132,7 +132,7 @@ def sweep() -> Iterator[tuple[str, dict[str, Any]]]:
     """What a small grid chooses, and by what value (float32)."""
     import yaml
 
-    from tests.test_tune import FIXED, RATE
+    from tests.tune.test_tune import FIXED, RATE
 
     settings = {
         "metric": "val/log_likelihood", "search": "grid", "scheduler": "none", "settings": FIXED,

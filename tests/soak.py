@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.runs import STATES, checkpoint, command, differing, run, start
+from tests.support.runs import STATES, checkpoint, command, differing, run, start
 
 SETTINGS = [
     "--trainer.strategy=ddp", "--trainer.devices=2", "--evaluation.every=40",
