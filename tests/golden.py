@@ -5,6 +5,8 @@
 
 Chains are compared by their codes, everything else within ``TOLERANCE`` (relative, float64) or ``TOLERANCE_32``: what
 another CPU's rounding leaves alone. Long trajectories are in float64, where a decision is not turned by rounding.
+Chains that propose in bfloat16 are left out: CPUs with and without instructions for it round differently,
+which turns a decision. tests/samplers proves them by enumeration.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from gwg_dist.spaces import Binary, Categorical
 
 FILE = Path(__file__).with_suffix(".json")
 ROOT = Path(__file__).parents[1]
-TOLERANCE, TOLERANCE_32, TOLERANCE_16 = 1e-7, 2e-4, 5e-2
+TOLERANCE, TOLERANCE_32 = 1e-7, 2e-4
 NUM_CHAINS, NUM_STEPS = 8, 40
 
 ENERGIES: dict[str, Callable[[], Energy]] = {
@@ -45,7 +47,7 @@ ENERGIES: dict[str, Callable[[], Energy]] = {
 SPREAD = {"torus": 0.2, "ising": 0.15, "resnet": 0.3}
 SAMPLERS: dict[str, Sampler] = {
     "gwg": GWG(), "gwg 1.3": GWG(1.3), "gibbs": Gibbs(), "gibbs systematic": Gibbs("systematic"),
-    "surrogate": SurrogateGWG(block=3, precision="float32"), "surrogate bfloat16": SurrogateGWG(block=3),
+    "surrogate": SurrogateGWG(block=3, precision="float32"),
     "block gibbs": BlockGibbs(),
 }  # fmt: skip
 BACKENDS = ("plain", "eager", "auto")
@@ -202,7 +204,7 @@ def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
     """One line for every entry that is not what it was."""
     lines = [f"{name}: {'gone' if name in expected else 'new'}" for name in sorted(expected.keys() ^ found.keys())]
     for name in sorted(expected.keys() & found.keys()):
-        tolerance = TOLERANCE_16 if "bfloat16" in name else TOLERANCE_32 if "float32" in name else TOLERANCE
+        tolerance = TOLERANCE_32 if "float32" in name else TOLERANCE
         lines += [f"{name}: {text}" for text in unlike(expected[name], found[name], tolerance)]
     return lines
 
