@@ -29,7 +29,7 @@ from gwg_dist.samplers import GWG, Sampler, Target, check_backend
 from gwg_dist.tools.distributed import any_rank, rank, world_size
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.seeding import make_generator
-from gwg_dist.updates import BeforeUpdate, WarmUp, make_optimizer
+from gwg_dist.updates import BeforeUpdate, Schedule, make_optimizer
 
 NUM_DATA_STARTS = 10_000
 
@@ -45,6 +45,8 @@ class EBMModule(LightningModule):
         num_steps: kernel transitions an iteration.
         learning_rate: learning rate after the warm-up, unless ``optimizer`` sets one of its own.
         warmup_iterations: iterations over which the learning rate rises linearly.
+        cooldown: last fraction of the run's iterations, over which the learning rate falls linearly; 0 for none.
+        weight_decay: decoupled weight decay, by AdamW in place of Adam; 0 for none. ``optimizer`` has its own.
         optimizer: makes the optimizer from the parameters; Adam where none is given.
         smoothing: smoothing of the reference, which is fitted to the training data and then frozen.
         backend: how chains are run, see ``plan_chains``: "auto", "plain", "eager", "compiled" or "graph".
@@ -64,6 +66,8 @@ class EBMModule(LightningModule):
         num_steps: int = 10,
         learning_rate: float = 3e-3,
         warmup_iterations: int = 0,
+        cooldown: float = 0.0,
+        weight_decay: float = 0.0,
         optimizer: Callable[[Iterable], Optimizer] | None = None,
         smoothing: float = 0.02,
         backend: str = "auto",
@@ -73,8 +77,13 @@ class EBMModule(LightningModule):
         for name, value in (("num_steps", num_steps), ("learning_rate", learning_rate)):
             if not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
-        if warmup_iterations < 0:
-            raise ValueError(f"warmup_iterations must not be negative, got {warmup_iterations}")
+        for name, value in (("warmup_iterations", warmup_iterations), ("weight_decay", weight_decay)):
+            if not value >= 0:
+                raise ValueError(f"{name} must not be negative, got {value}")
+        if not 0 <= cooldown <= 1:
+            raise ValueError(f"cooldown must lie in [0, 1], got {cooldown}")
+        if optimizer is not None and weight_decay:
+            raise ValueError(f"weight_decay is for the default optimizer; give {weight_decay} to optimizer itself")
         check_backend(backend)
         self.energy = energy
         self.space = energy.space
@@ -86,6 +95,8 @@ class EBMModule(LightningModule):
         self.num_steps = num_steps
         self.learning_rate = learning_rate
         self.warmup_iterations = warmup_iterations
+        self.cooldown = cooldown
+        self.weight_decay = weight_decay
         self.make_optimizer = optimizer
         self.backend = backend
         self.seed = seed
@@ -122,9 +133,26 @@ class EBMModule(LightningModule):
             before.put_back()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = make_optimizer(self.make_optimizer, self.energy.parameters(), self.learning_rate)
-        schedule = WarmUp(optimizer, self.warmup_iterations)
+        """Raises InputError for a cooldown of a run whose end is not known."""
+        length = self.trainer.max_steps if self.cooldown else 0
+        if self.cooldown and length < 1:
+            raise InputError(f"model.cooldown {self.cooldown} needs a run of known length: set trainer.max_steps")
+        optimizer = self.new_optimizer()
+        schedule = Schedule(optimizer, warmup=self.warmup_iterations, cooldown=self.cooldown, length=length)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def new_optimizer(self) -> Optimizer:
+        """The optimizer that the settings name, in its first state."""
+        return make_optimizer(
+            self.make_optimizer, self.energy.parameters(), self.learning_rate, weight_decay=self.weight_decay
+        )
+
+    @property
+    def schedule(self) -> Schedule:
+        """The learning rate over the iterations; there once training has begun."""
+        schedule = self.lr_schedulers()
+        assert isinstance(schedule, Schedule)
+        return schedule
 
     @property
     def data(self) -> DiscreteData:

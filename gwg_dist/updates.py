@@ -10,16 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LRScheduler
 
 
 def make_optimizer(
-    make: Callable[[Iterable], Optimizer] | None, parameters: Iterable[Tensor], learning_rate: float
+    make: Callable[[Iterable], Optimizer] | None,
+    parameters: Iterable[Tensor],
+    learning_rate: float,
+    *,
+    weight_decay: float = 0.0,
 ) -> Optimizer:
-    """The optimizer of a run; Adam where ``make`` is None.
+    """The optimizer of a run; where ``make`` is None that is Adam, or AdamW where weights decay.
 
     An optimizer whose learning rate is its class's own default was given none, and takes ``learning_rate``.
     """
+    if make is None and weight_decay:
+        return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
     if make is None:
         return torch.optim.Adam(parameters, lr=learning_rate)
     optimizer = make(parameters)
@@ -30,25 +36,57 @@ def make_optimizer(
     return optimizer
 
 
-class WarmUp(LambdaLR):
-    """The learning rate of iteration t = 0, 1, ... is min(1, (t + 1) / iterations) times that of the optimizer.
+class Schedule(LRScheduler):
+    """The learning rate of iteration t = 0, 1, ...
 
-    A resumed run goes on with the learning rate of its settings, not with that of its checkpoint.
+        rate(t) = base rate * min(1, (t + 1) / warmup) * min(1, (length - t) / (cooldown length)) * slowed
+
+    The base rate is that of the optimizer. A run that chains cannot follow is slowed while it goes on. A resumed run
+    takes everything from its settings except ``slowed``, which is in the checkpoint.
 
     Args:
-        optimizer: optimizer with the learning rates of after the warm-up.
-        iterations: length of the warm-up; 0 for none.
+        optimizer: optimizer with the base rates.
+        warmup: iterations over which the rate rises linearly; 0 for none.
+        cooldown: last fraction of the iterations, over which the rate falls linearly; 0 for none.
+        length: iterations of the whole run; of no matter without a cooldown.
     """
 
-    def __init__(self, optimizer: Optimizer, iterations: int) -> None:
-        super().__init__(optimizer, lambda iteration: min(1.0, (iteration + 1) / max(iterations, 1)))
+    def __init__(self, optimizer: Optimizer, *, warmup: int = 0, cooldown: float = 0.0, length: int = 0) -> None:
+        self.warmup = warmup
+        self.falling = cooldown * length
+        self.length = length
+        self.slowed = 1.0
+        super().__init__(optimizer)
+
+    def factor(self, iteration: int) -> float:
+        """rate(t) / base rate."""
+        rise = min(1.0, (iteration + 1) / max(self.warmup, 1))
+        fall = max(0.0, min(1.0, (self.length - iteration) / self.falling)) if self.falling else 1.0
+        return rise * fall * self.slowed
+
+    def get_lr(self) -> list[float | Tensor]:
+        """The rate of each group in the present iteration."""
+        return [base * self.factor(self.last_epoch) for base in self.base_lrs]
+
+    def slow(self, factor: float) -> None:
+        """Multiply the rate by ``factor``, from the next update on."""
+        self.slowed *= factor
+        self.apply()
+
+    def apply(self) -> None:
+        """Give the optimizer the rates of the present iteration, whatever it holds."""
+        for group, base, rate in zip(self.optimizer.param_groups, self.base_lrs, self.get_lr(), strict=True):
+            group["initial_lr"], group["lr"] = base, rate
+
+    def state_dict(self) -> dict[str, Any]:
+        """The iteration, and how far the run has been slowed."""
+        return {"last_epoch": self.last_epoch, "_step_count": self._step_count, "slowed": self.slowed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on at the iteration of a checkpoint; called after the optimizer has loaded its own state."""
-        super().load_state_dict(state_dict | {"base_lrs": self.base_lrs})
-        factor = self.lr_lambdas[0](self.last_epoch)
-        for group, rate in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            group["initial_lr"], group["lr"] = rate, rate * factor
+        self.last_epoch, self._step_count = state_dict["last_epoch"], state_dict["_step_count"]
+        self.slowed = state_dict.get("slowed", 1.0)
+        self.apply()
 
 
 class BeforeUpdate:

@@ -130,7 +130,7 @@ def check_resumable(checkpoint: dict[str, Any], module: EBMModule) -> None:
     """Raise InputError unless training can go on from the checkpoint with these settings."""
     check_checkpoint(checkpoint, module)
     name = checkpoint["gwg_dist"]
-    optimizer = module.configure_optimizers()["optimizer"]
+    optimizer = module.new_optimizer()
     for setting, ours in (("smoothing", module.reference.smoothing), ("optimizer", type(optimizer).__name__)):
         if name[setting] != ours:
             raise InputError(
