@@ -6,15 +6,17 @@ Plain functions of a target, used by training, by verbs and by sweeps alike. Not
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from gwg_dist.batch import weighted_mean
 from gwg_dist.evaluation.ais import AISResult, ais, beta_schedule
-from gwg_dist.evaluation.likelihood import Likelihood, log_likelihood
+from gwg_dist.evaluation.likelihood import Likelihood, likelihood_and_gain
 from gwg_dist.samplers import Sampler, Target
+
+ERRORS_ABOVE_ZERO, ROUNDING = 4.0, 1e-3  # standard errors and nats above 0 that an estimate may have by chance
 
 Weighted = tuple[Tensor, Tensor | None]
 """Codes ``(N, D)`` and the weight of each point ``(N,)``; None counts every point once."""
@@ -55,16 +57,26 @@ class Assessment:
         estimate: estimate of log Z.
         likelihoods: mean log p(x) in nats, by the name of the data.
         reference: mean log ref(x) in nats, by the name of the data; what a model without an energy has.
+        gains: mean log p(x) - log ref(x) in nats with its paired error, by the name of the data.
     """
 
     estimate: AISResult
     likelihoods: dict[str, Likelihood]
     reference: dict[str, float]
+    gains: dict[str, Likelihood] = field(default_factory=dict)
 
     @property
     def collapsed(self) -> bool:
-        """Whether so few weights carry the estimate that no likelihood here is to be believed."""
-        return self.estimate.collapsed
+        """Whether no likelihood here is to be believed: few weights carry the estimate, or it is an impossible one."""
+        return self.estimate.collapsed or self.impossible is not None
+
+    @property
+    def impossible(self) -> str | None:
+        """The name of data whose log-likelihood is above 0, which no distribution over discrete points reaches."""
+        for name, value in self.likelihoods.items():
+            if value.mean > max(ERRORS_ABOVE_ZERO * value.stderr, ROUNDING):
+                return name
+        return None
 
     def metrics(self) -> dict[str, float]:
         """For loggers: nats, counts, and 1 where the weights have collapsed."""
@@ -120,14 +132,14 @@ def assessment_of(estimate: AISResult, target: Target, splits: Mapping[str, Weig
     reference = target.reference
     if reference is None:
         raise ValueError("an assessment needs a target with a reference to compare the model with")
-    likelihoods, by_reference = {}, {}
+    likelihoods, gains, by_reference = {}, {}, {}
     for name, (codes, weights) in splits.items():
         if len(codes):
             codes = codes.to(reference.weights.device)
-            likelihoods[name] = log_likelihood(target, codes, estimate, weights=weights)
             log_prob = reference.log_prob(target.encode(codes)).double()
+            likelihoods[name], gains[name] = likelihood_and_gain(target, codes, estimate, log_prob, weights=weights)
             by_reference[name] = float(weighted_mean(log_prob, weights))
-    return Assessment(estimate, likelihoods, by_reference)
+    return Assessment(estimate, likelihoods, by_reference, gains)
 
 
 def describe(assessment: Assessment) -> str:
@@ -141,10 +153,14 @@ def describe(assessment: Assessment) -> str:
 
 
 def collapse_warning(assessment: Assessment) -> str:
-    """What to make of likelihoods that a handful of chains carry; one line."""
-    estimate = assessment.estimate
+    """What to make of likelihoods that a handful of chains carry, or that cannot be; one line."""
+    estimate, impossible = assessment.estimate, assessment.impossible
+    what = f"{estimate.ess:.1f} of {len(estimate.log_weights)} AIS chains carry the estimate"
+    if impossible is not None:
+        mean = assessment.likelihoods[impossible].mean
+        what = f"a log-likelihood of {mean:+.2f} nats ({impossible}) is impossible for discrete data: log Z is too low"
     return (
-        f"warning: {estimate.ess:.1f} of {len(estimate.log_weights)} AIS chains carry the estimate; do not believe "
+        f"warning: {what}; do not believe "
         "this likelihood. Use more temperatures; if that does not help, the model has modes that chains do not reach: "
         "more steps an iteration, a lower learning rate, or restarts."
     )

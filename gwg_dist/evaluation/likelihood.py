@@ -44,6 +44,30 @@ def log_likelihood(
     Raises:
         ValueError: no data, or another number of weights.
     """
+    nothing = torch.zeros(len(codes), dtype=torch.float64, device=codes.device)
+    return likelihood_and_gain(target, codes, estimate, nothing, weights=weights, batch_size=batch_size)[0]
+
+
+def likelihood_and_gain(
+    target: Target,
+    codes: Tensor,
+    estimate: AISResult,
+    baseline: Tensor,
+    *,
+    weights: Tensor | None = None,
+    batch_size: int = 500,
+) -> tuple[Likelihood, Likelihood]:
+    """The likelihood, see ``log_likelihood``, and its gain over another model on the same points.
+
+    The gain is the mean of l_i - b_i. Its standard error is that of the paired differences: what all models find hard
+    about a point cancels.
+
+    Args:
+        baseline: b ``(N,)``, the other model's log-likelihood of each point.
+
+    Raises:
+        ValueError: no data, or another number of weights.
+    """
     if not len(codes):
         raise ValueError("a likelihood needs at least one data point, got none")
     if weights is not None and len(weights) != len(codes):
@@ -51,17 +75,26 @@ def log_likelihood(
     mine = share(len(codes), rank(), world_size())
     log_probs = unnormalised_log_prob(target, codes[mine], batch_size=batch_size)
     w = torch.ones_like(log_probs) if weights is None else weights[mine].to(log_probs)
+    found = []
+    for values in (log_probs, log_probs - baseline[mine].to(log_probs)):
+        mean, data_stderr = _mean_and_error(values, w)
+        found.append(Likelihood(mean - estimate.log_z, estimate.stderr, data_stderr, len(codes)))
+    return found[0], found[1]
+
+
+def _mean_and_error(values: Tensor, w: Tensor) -> tuple[float, float]:
+    """The mean of all ranks' values by their weights, and its standard error."""
     sums = torch.stack(
         [
             w.sum(),
-            (w * log_probs).sum(),
+            (w * values).sum(),
             w.square().sum(),
-            (w.square() * log_probs).sum(),
-            (w.square() * log_probs.square()).sum(),
+            (w.square() * values).sum(),
+            (w.square() * values.square()).sum(),
         ]
     )
     total, first, squares, first2, second2 = all_sum(sums).tolist()
     mean = first / total
     variance = max(second2 / squares - mean * (2 * first2 / squares - mean), 0.0)
     effective = total**2 / squares  # of points: N where all weights are equal
-    return Likelihood(mean - estimate.log_z, estimate.stderr, math.sqrt(variance / effective), len(codes))
+    return mean, math.sqrt(variance / effective)

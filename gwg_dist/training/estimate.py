@@ -26,7 +26,8 @@ from gwg_dist.training.folder import EVALUATION
 from gwg_dist.training.interruption import Interruption
 from gwg_dist.training.loading import LoadedRun, load_run
 from gwg_dist.training.processes import meeting
-from gwg_dist.training.results import Waiting, assessment_json, assessment_table
+from gwg_dist.training.results import Waiting, assessment_json, assessment_table, title_of, training_of
+from gwg_dist.training.verdict import tell_verdict
 
 MAX_EXACT_STATES = 2**20
 
@@ -92,12 +93,14 @@ def estimate(
 
 def tell(loaded: LoadedRun, assessment: Assessment, path: Path) -> None:
     """Print the estimate, the exact values where there are any, and write both."""
-    values = assessment_json(assessment, loaded.checkpoint, loaded.path)
+    space, folder = loaded.module.space, path.parents[1]
+    values = assessment_json(assessment, space, loaded.checkpoint, loaded.path)
     values["made by"] = provenance(loaded.module.device)
-    title = f"{loaded.path.name} (iteration {loaded.checkpoint['global_step']})"
-    console.print(assessment_table(assessment, title=title))
+    console.print(assessment_table(assessment, space, title=title_of(loaded.path, loaded.checkpoint)))
     if assessment.collapsed:
         say(collapse_warning(assessment), "bold red")
+    training = training_of(folder, loaded.checkpoint, loaded.data.batch_size)
+    tell_verdict(assessment, loaded.module, folder, training)
     if loaded.module.space.num_states <= MAX_EXACT_STATES:
         values["exact"] = exact = exact_values(loaded)
         say(f"exact, by enumeration: log Z {exact['log_z']:.4f}, test {exact['test']:.4f} nats")

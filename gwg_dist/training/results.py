@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +17,9 @@ from lightning.pytorch import Trainer
 from rich.table import Table
 
 from gwg_dist.callbacks import assess_module
-from gwg_dist.evaluation import Assessment, Unfinished, collapse_warning
+from gwg_dist.evaluation import Assessment, Unfinished, collapse_warning, describe
 from gwg_dist.evaluation.ais import OPTIMISTIC
+from gwg_dist.spaces import Space
 from gwg_dist.tools.distributed import from_rank_0, launched_rank, rank
 from gwg_dist.tools.errors import InputError, Stopped
 from gwg_dist.tools.files import replacing, surviving, write_json, write_tensors
@@ -25,15 +28,16 @@ from gwg_dist.tools.terminal import console, make_progress, say
 from gwg_dist.training.checkpoints import newest_checkpoint, read_checkpoint
 from gwg_dist.training.folder import BEST, EVALUATION, LAST, RESULTS, SHOWN
 from gwg_dist.training.loading import load_weights
+from gwg_dist.training.verdict import Training, Verdict, bits_per_dim, next_commands, tell_verdict
 
 logger = logging.getLogger("gwg_dist")
 
 
-def assessment_table(assessment: Assessment, *, title: str) -> Table:
-    """Likelihoods in nats, with what to think of them in the caption."""
+def assessment_table(assessment: Assessment, space: Space, *, title: str) -> Table:
+    """Likelihoods in nats and bits a site, with what to think of them in the caption."""
     estimate = assessment.estimate
-    table = Table(title=title, caption=OPTIMISTIC, title_justify="left", caption_justify="left")
-    for column in ("split", "points", "reference", "log-likelihood", "± log Z", "± data"):
+    table = Table(title=title, caption=OPTIMISTIC, title_justify="left", caption_justify="left", pad_edge=False)
+    for column in ("split", "points", "reference", "log-likelihood", "± log Z", "± data", "bits/dim"):
         table.add_column(column, justify="left" if column == "split" else "right")
     for name, value in assessment.likelihoods.items():
         table.add_row(
@@ -43,6 +47,7 @@ def assessment_table(assessment: Assessment, *, title: str) -> Table:
             f"[bold]{value.mean:.2f}[/]",
             f"{value.stderr:.2f}",
             f"{value.data_stderr:.2f}",
+            f"{bits_per_dim(-value.mean, space):.3f}",
         )
     table.add_section()
     num = len(estimate.log_weights)
@@ -53,11 +58,12 @@ def assessment_table(assessment: Assessment, *, title: str) -> Table:
         f"log Z {estimate.log_z:.2f}",
         f"{estimate.stderr:.2f}",
         f"ESS {estimate.ess:.0f}",
+        "",
     )
     return table
 
 
-def assessment_json(assessment: Assessment, checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
+def assessment_json(assessment: Assessment, space: Space, checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
     """The same as plain numbers."""
     return {
         "checkpoint": path.name,
@@ -66,6 +72,8 @@ def assessment_json(assessment: Assessment, checkpoint: dict[str, Any], path: Pa
         "note": OPTIMISTIC,
         "likelihood": {name: value._asdict() for name, value in assessment.likelihoods.items()},
         "reference": assessment.reference,
+        "bits_per_dim": {name: bits_per_dim(-v.mean, space) for name, v in assessment.likelihoods.items()},
+        "verdict": Verdict.of(assessment, space).json(),
         "ais": {
             "log_z": assessment.estimate.log_z,
             "stderr": assessment.estimate.stderr,
@@ -87,42 +95,69 @@ def report(
     path, checkpoint, assessment = final_evaluation(trainer, objects, folder, stop)
     if launched_rank() != 0:
         return
-    console.print(assessment_table(assessment, title=f"{path.name} (iteration {checkpoint['global_step']})"))
+    module, iterations = objects.model, trainer.global_step
+    training = Training(iterations, objects.data.batch_size, training_metrics(trainer))
+    console.print(assessment_table(assessment, module.space, title=title_of(path, checkpoint)))
     with surviving(RESULTS):
-        values = assessment_json(assessment, checkpoint, path) | {"made by": provenance(trainer.strategy.root_device)}
+        values = assessment_json(assessment, module.space, checkpoint, path)
+        values |= {"training": training._asdict(), "made by": provenance(trainer.strategy.root_device)}
         write_json(folder / RESULTS, values)
     if assessment.collapsed:
         say(collapse_warning(assessment), "bold red")
     if path.name == LAST:
-        say("the evaluations during training could not decide; these are the last weights")
-    kept = checkpoint["chains"]["packed"] is not None
-    say(
-        f"{trainer.global_step} iterations, {seconds:.0f} s\n"
-        f"results in {folder}: {', '.join(name for name in SHOWN if (folder / name).exists())}\n"
-        f"next: python -m gwg_dist.sample {folder} --num 64{'' if kept else ' --start reference'}\n"
-        f"      python -m gwg_dist.evaluate {folder} --num_temperatures 20000\n"
-        f"      python -m gwg_dist.fit --resume {folder} --trainer.max_steps {2 * trainer.max_steps}"
-    )
+        say("these are the last weights: no evaluation during training found better ones")
+    shown = ", ".join(name for name in SHOWN if (folder / name).exists())
+    say(f"{iterations} iterations, {seconds:.0f} s\nresults in {folder}: {shown}")
+    tell_verdict(assessment, module, folder, training)
+    say(next_commands(folder, iterations, has_chains=checkpoint["chains"]["packed"] is not None))
+
+
+def training_metrics(trainer: Trainer) -> dict[str, float]:
+    """The newest metrics of training by name, those that are finite."""
+    found = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def training_of(folder: Path, checkpoint: dict[str, Any], batch_size: int) -> Training:
+    """How a run was trained: what its results.json says, else what its checkpoint does."""
+    try:
+        return Training(**json.loads((folder / RESULTS).read_text())["training"])
+    except (OSError, ValueError, KeyError, TypeError):  # an older run, one that has not ended, a torn file
+        return Training(checkpoint["global_step"], batch_size, {})
+
+
+def title_of(path: Path, checkpoint: dict[str, Any]) -> str:
+    """What a table of results is of."""
+    return f"{path.name} (iteration {checkpoint['global_step']})"
 
 
 def final_evaluation(
     trainer: Trainer, objects: Namespace, folder: Path, stop: Callable[[], bool] | None
 ) -> tuple[Path, dict[str, Any], Assessment]:
-    """The best weights; against the last ones where the newest evaluation could not decide.
+    """The best weights, against the last ones where those are newer or their own evaluation could not decide.
 
     The better by validation is returned, a trustworthy estimate before a collapsed one; where that is the last, it
     becomes best.ckpt. Raises Stopped where ``stop`` says so; the next call goes on with the estimate it stopped in.
     """
-    best, last = folder / BEST, folder / LAST
-    candidates = []
-    if launched_rank() == 0:
-        candidates = readable([best, last] if objects.evaluation.undecided else [best]) or [last]
-    found = [closing_estimate(path, trainer, objects, stop) for path in from_rank_0(candidates)]
+    paths = candidates(folder, undecided=objects.evaluation.undecided) if launched_rank() == 0 else []
+    found = [closing_estimate(path, trainer, objects, stop) for path in from_rank_0(paths)]
     path, checkpoint, assessment = max(found, key=lambda entry: _merit(entry[2]))
-    if path == last and not assessment.collapsed and launched_rank() == 0:
-        with surviving(BEST), replacing(best) as beside:
-            shutil.copyfile(last, beside)
+    if launched_rank() == 0:
+        for other, contents, judged in found:
+            if other != path:
+                say(f"{title_of(other, contents)} is not the better one: {describe(judged)}")
+        if path.name == LAST and not assessment.collapsed:
+            with surviving(BEST), replacing(folder / BEST) as beside:
+                shutil.copyfile(path, beside)
     return path, checkpoint, assessment
+
+
+def candidates(folder: Path, *, undecided: bool) -> list[Path]:
+    """The checkpoints that are to be judged after training; the last one alone where no other can be read."""
+    best, last = folder / BEST, folder / LAST
+    iterations = readable([best, last])
+    newer = undecided or iterations.get(last, 0) > iterations.get(best, 0)
+    return [path for path in iterations if path == best or newer] or [last]
 
 
 def closing_estimate(
@@ -154,17 +189,17 @@ def closing_estimate(
     return path, checkpoint, outcome
 
 
-def readable(paths: list[Path]) -> list[Path]:
-    """Those of the checkpoints that are there and whole."""
-    found = []
+def readable(paths: list[Path]) -> dict[Path, int]:
+    """Those of the checkpoints that are there and whole, and their iterations."""
+    found = {}
     for path in paths:
         if path.is_file():
             try:
-                read_checkpoint(path)
+                contents = read_checkpoint(path)
             except InputError as error:
                 say(f"left out: {error}")
             else:
-                found.append(path)
+                found[path] = contents.get("global_step", 0)
     return found
 
 
