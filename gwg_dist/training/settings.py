@@ -5,6 +5,7 @@ Every class is picked by its name or import path; its settings follow as dotted 
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,18 @@ class RunParser(Parser):
 
     picked = PICKED
     named_files = NAMED_FILES
+
+    def get_defaults(self, skip_validation: bool = False, **kwargs: Any) -> Namespace:
+        """The defaults. Where parsing starts from them (``skip_validation``), picked classes have no settings yet.
+
+        Otherwise a class that is picked in place of the default one would inherit the default one's settings of the
+        same names. Parsing fills in the settings of the class that is left in the end.
+        """
+        defaults = super().get_defaults(skip_validation, **kwargs)
+        if skip_validation:
+            for key in self.picked.keys() & {action.dest for action in self._actions}:
+                defaults[key] = copy.deepcopy(self.get_default(key))
+        return defaults
 
 
 def build_parser(prog: str = "python -m gwg_dist.fit", description: str | None = None) -> Parser:

@@ -173,3 +173,19 @@ def test_experiments_hold_only_differences() -> None:
     assert {p.stem: repeated(yaml.safe_load(p.read_text()), defaults, "") for p in EXPERIMENTS} == {
         p.stem: [] for p in EXPERIMENTS
     }
+
+
+@pytest.mark.parametrize(
+    ("args", "key", "expected"),
+    [
+        (["--data=MNIST"], "data.init_args.binarization", "dynamic"),
+        (["--config=mnist_cpu"], "data.init_args.binarization", "dynamic"),
+        (["--data=MNIST", "--data.binarization=static"], "data.init_args.binarization", "static"),
+        (["--data.batch_size=50", "--data=MNIST"], "data.init_args.batch_size", 50),
+        (["--model.energy=RBMEnergy"], "model.energy.init_args.num_hidden", 64),
+        ([], "data.init_args.binarization", "threshold"),
+    ],
+)
+def test_a_picked_class_has_its_own_defaults(args: list[str], key: str, expected: object) -> None:
+    """Not those of the same name of the class that is the default; what was typed stays."""
+    assert build_parser().parse_args(args)[key] == expected
