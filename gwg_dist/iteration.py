@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from gwg_dist.batch import Batch
 from gwg_dist.objectives import ObjectiveResult
 from gwg_dist.samplers import ChainResult
+from gwg_dist.tools.distributed import all_sum
 
 
 class IterationStats(NamedTuple):
@@ -20,6 +22,7 @@ class IterationStats(NamedTuple):
         energy_gap: mean E of the chains minus ``energy_data``, nats. This and what follows is None without chains.
         accept_prob: mean over steps and chains.
         hops: mean number of sites changed a step.
+        lag: how far chains lag behind the model, of all ranks, see ``chain_lag``; the newest that was measured.
     """
 
     loss: Tensor
@@ -27,6 +30,7 @@ class IterationStats(NamedTuple):
     energy_gap: Tensor | None = None
     accept_prob: Tensor | None = None
     hops: Tensor | None = None
+    lag: Tensor | None = None
 
     @classmethod
     def of(cls, result: ObjectiveResult, batch: Batch, chain: ChainResult | None) -> IterationStats:
@@ -40,3 +44,32 @@ class IterationStats(NamedTuple):
     def known(self) -> dict[str, Tensor]:
         """By name, without what is None."""
         return {name: value for name, value in self._asdict().items() if value is not None}
+
+
+def chain_lag(
+    before: Tensor, after: Tensor, hops: Tensor, *, interval: float, num_steps: int, num_sites: int
+) -> Tensor:
+    """How far chains lag behind the model: how much it changes while a chain renews itself, 0-d float64, no unit.
+
+        lag = interval * max(1, D / (num_steps * mean hops)) * std(E_after(x) - E_before(x)) / std(E_before(x))
+
+    A chain is moved every ``interval`` iterations, and has to be moved D / (num_steps * hops) times until it has
+    changed as many sites as there are; in each of the iterations in between an update changes the energy. A constant
+    that is added to E drops out. Moments are over the chains of all ranks, and every rank gets the same number. Chains
+    that stand still lag infinitely far behind; a model that no longer changes has a lag of 0.
+
+    Args:
+        before: E of this rank's chains at their ends x, before the update, ``(B,)`` nats.
+        after: E of the same points after the update, ``(B,)`` nats.
+        hops: mean number of sites changed a step, ``(B,)``.
+        interval: iterations between two visits of a chain.
+        num_steps: transitions of a chain in an iteration.
+        num_sites: D.
+    """
+    change, energy = (after - before).double(), before.double()
+    sums = [value for x in (change, energy) for value in (x.sum(), x.square().sum())]
+    moments = all_sum(torch.stack([*sums, hops.double().sum(), torch.ones_like(energy).sum()]))
+    change_mean, change_square, energy_mean, energy_square, mean_hops, _ = moments / moments[-1]
+    visits = (num_sites / (num_steps * mean_hops)).clamp(min=1)
+    ratio = (change_square - change_mean**2).clamp(min=0) / (energy_square - energy_mean**2).clamp(min=0)
+    return torch.where(change_square > 0, interval * visits * ratio.sqrt(), 0.0)

@@ -1,8 +1,8 @@
 """The method on one page: maximum likelihood with persistent Gibbs-With-Gradients chains, as a Lightning module.
 
 Same weights on every rank, different chains: sampling runs on the bare energy without collectives, and an iteration
-has one all-reduce, that of the gradient. Batch size and number of chains are those of all ranks together, so a run
-means the same on one GPU and on eight.
+has one all-reduce, that of the gradient (every tenth has another, of the six numbers of the lag). Batch size and number
+of chains are those of all ranks together, so a run means the same on one GPU and on eight.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ from gwg_dist.chains import ChainBuffer, ChainSource, DataChains, restore_chains
 from gwg_dist.data import DiscreteData
 from gwg_dist.energies import Energy
 from gwg_dist.evaluation import Assessment
-from gwg_dist.iteration import IterationStats
+from gwg_dist.iteration import IterationStats, chain_lag
 from gwg_dist.objectives import ContrastiveDivergence, Objective
 from gwg_dist.reference import Reference
-from gwg_dist.samplers import GWG, Sampler, Target, check_backend
+from gwg_dist.samplers import GWG, ChainResult, Sampler, Target, check_backend
+from gwg_dist.samplers.run import chains_running
 from gwg_dist.tools.distributed import any_rank, rank, world_size
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.seeding import make_generator
 from gwg_dist.updates import BeforeUpdate, Schedule, make_optimizer
 
 NUM_DATA_STARTS = 10_000
+LAG_EVERY = 10  # iterations between two measurements of the lag, which take two evaluations of E on the chains
 
 
 class EBMModule(LightningModule):
@@ -105,6 +107,7 @@ class EBMModule(LightningModule):
         self.assessment: tuple[int, Assessment] | None = None
         self.evaluated_weights: Callable[[], AbstractContextManager[None]] = nullcontext
         self._saved_chains: dict[str, Any] | None = None
+        self._watched: tuple[ChainResult, Tensor] | None = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One iteration: chains move where the objective needs them, then the loss of this rank's share."""
@@ -114,8 +117,11 @@ class EBMModule(LightningModule):
                 self.sampler, self.target, batch,
                 num_steps=self.num_steps, generator=self.generator, backend=self.backend,
             )  # fmt: skip
+            if (self.global_step + 1) % LAG_EVERY == 0:
+                self._watched = chain, self._energy_of(chain.x)
         result = self.objective(self.target, batch, None if chain is None else chain.x, generator=self.generator)
-        self.stats = IterationStats.of(result, batch, chain)
+        lag = None if self.stats is None else self.stats.lag
+        self.stats = IterationStats.of(result, batch, chain)._replace(lag=lag)
         # DDP averages over ranks; shares may differ by one, so each loss counts by its share of the global batch.
         return result.loss * (len(batch.codes) * world_size() / self.data.batch_size)
 
@@ -129,8 +135,25 @@ class EBMModule(LightningModule):
         """The update; it is taken back on all ranks where the chains of any rank do not accept it."""
         before = BeforeUpdate(self.trainer.optimizers[0]) if self.chains.may_veto else None
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self._measure_lag()
         if before is not None and any_rank(int(not self.chains.accepts(self.target)), self.device):
             before.put_back()
+
+    def _measure_lag(self) -> None:
+        """Right after an update, in every tenth iteration."""
+        watched, self._watched = self._watched, None
+        if watched is None or self.stats is None:
+            return
+        chain, before = watched
+        lag = chain_lag(
+            before, self._energy_of(chain.x), chain.hops, interval=self.chains.interval(self.data.batch_size),
+            num_steps=self.num_steps, num_sites=self.space.num_sites,
+        )  # fmt: skip
+        self.stats = self.stats._replace(lag=lag)
+
+    def _energy_of(self, x: Tensor) -> Tensor:
+        with chains_running(self.target, x):
+            return -self.target.f(x)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Raises InputError for a cooldown of a run whose end is not known."""

@@ -13,11 +13,17 @@ from gwg_dist.module import EBMModule
 from gwg_dist.tools.terminal import REFRESH_SECONDS, console, make_progress
 
 LINE_SECONDS = 10.0
-SHOWN = {"loss": "loss {:+.2f}", "energy_gap": "gap {:+.2f}", "accept_prob": "accept {:.2f}", "hops": "hops {:.2f}"}
+SHOWN = {
+    "loss": "loss {:+.2f}",
+    "energy_gap": "gap {:+.2f}",
+    "accept_prob": "accept {:.2f}",
+    "hops": "hops {:.2f}",
+    "lag": "lag {:.1f}",
+}
 
 
 class TrainingProgress(ProgressBar):
-    """Iterations with loss, energy gap (nats), acceptance, hops a step, MCMC steps a second, time left.
+    """Iterations with loss, energy gap (nats), acceptance, hops a step, lag, MCMC steps a second, time left.
 
     Without chains: the loss, iterations a second, time left.
     """

@@ -66,6 +66,11 @@ class ChainSource(ABC):
             backend: how chains are run, see ``plan_chains``.
         """
 
+    def interval(self, batch_size: int) -> float:
+        """Mean number of iterations from one visit of a chain to the next, for a batch of all ranks together."""
+        del batch_size
+        return 1.0
+
     def check_batch(self, batch_size: int) -> None:
         """Raise InputError where so many chains cannot be moved in an iteration, on all ranks together."""
         del batch_size

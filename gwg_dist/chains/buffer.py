@@ -61,6 +61,9 @@ class ChainBuffer(StartAndKeep):
         mine = share(self.size, rank, world_size)
         self.packed = self._born(mine.stop - mine.start, data, generator)
 
+    def interval(self, batch_size: int) -> float:
+        return self.size / batch_size
+
     def check_batch(self, batch_size: int) -> None:
         if self.size < batch_size:
             raise InputError(f"model.chains.size must be at least data.batch_size, got {self.size} and {batch_size}")
