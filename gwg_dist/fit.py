@@ -9,6 +9,7 @@ Any key of --print_config can be set as --dotted.key=value, and classes by name:
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from gwg_dist.tools.commands import Parser, code_of_signal, errors_for_people, expand_option
@@ -33,9 +34,11 @@ def main(args: list[str] | None = None) -> None:
     if typed in ASKS_FOR_HELP:
         show_help(PROG, lambda: make_parser().format_help())
         return
+    from gwg_dist.tools.distributed import launched_rank
     from gwg_dist.training.folder import find_place, resume_arguments
     from gwg_dist.training.interruption import Interruption
-    from gwg_dist.training.processes import take_launched_world
+    from gwg_dist.training.living import owned
+    from gwg_dist.training.processes import job, take_launched_world
     from gwg_dist.training.run import train
 
     quiet()  # now, because Lightning sets its loggers up when it is imported
@@ -46,9 +49,12 @@ def main(args: list[str] | None = None) -> None:
         try:
             take_launched_world(config, typed)
             place = find_place(config)
-            if config.run_dir is None and sys.argv[len(sys.argv) - len(typed) :] == typed:
-                sys.argv += ["--run_dir", str(place.folder)]  # processes that Lightning starts repeat this command line
-            train(parser, config, place, interruption=interruption)
+            first = launched_rank() == 0
+            with owned(place.folder, new=place.new, job=job()) if first else nullcontext(place.folder) as folder:
+                place = place._replace(folder=folder)
+                if config.run_dir is None and sys.argv[len(sys.argv) - len(typed) :] == typed:
+                    sys.argv += ["--run_dir", str(folder)]  # processes that Lightning starts repeat this command line
+                train(parser, config, place, interruption=interruption)
         except Stopped:
             leave(place, interruption)
 

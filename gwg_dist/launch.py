@@ -157,6 +157,7 @@ def resolve(fit: list[str], per_node: int, nodes: int) -> tuple[Path, str]:
     """
     from gwg_dist.tools.files import make_folder
     from gwg_dist.training.folder import default_folder, find_place, now, resume_arguments
+    from gwg_dist.training.living import make_new
     from gwg_dist.training.settings import build_parser, check, instantiate, save_config
 
     parser = build_parser()
@@ -165,7 +166,7 @@ def resolve(fit: list[str], per_node: int, nodes: int) -> tuple[Path, str]:
     check(config)
     instantiate(parser, config)
     if config.run_dir is None:
-        config.run_dir = str(default_folder(config, now()))
+        config.run_dir = str(make_new(default_folder(config, now()), name="run_dir"))
     place = find_place(config)
     make_folder(place.folder, name="run_dir")
     save_config(parser, config, place.folder / SETTINGS)

@@ -8,7 +8,7 @@ import logging
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,14 @@ def replacing(path: str | Path, *, keep_as: str = "") -> Iterator[Path]:
     finally:
         beside.unlink(missing_ok=True)
     _sync_folder(final.parent)
+
+
+def clear_scraps(folder: Path, names: Iterable[str]) -> None:
+    """Delete what processes that were killed within ``replacing`` left of files of these names."""
+    for name in names:
+        for scrap in folder.glob(f".{name}.*tmp"):
+            with contextlib.suppress(OSError):
+                scrap.unlink()
 
 
 @contextlib.contextmanager

@@ -23,10 +23,11 @@ from jsonargparse import Namespace
 from gwg_dist.tools.distributed import launched_rank
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.files import write_text
-from gwg_dist.training.processes import job, started_by_us
+from gwg_dist.training.processes import job, started_by_us, under_srun
 
 CONFIG, RESULTS, EVALUATION = "config.yaml", "results.json", "evaluation"
 LAST, PREVIOUS, BEST, DAMAGED = "last.ckpt", "previous.ckpt", "best.ckpt", "damaged.ckpt"
+FILES = (CONFIG, RESULTS, LAST, PREVIOUS, BEST)
 JOB = ".job"  # holds what its launcher calls the job that began or went on with the run
 SHOWN = (RESULTS, "samples.png", "metrics", "tensorboard")
 
@@ -37,10 +38,12 @@ class Place(NamedTuple):
     Args:
         folder: folder of the run.
         checkpoint: file to go on from, or "last" for the folder's newest where it has one; None begins afresh.
+        new: whether this process made the name up, so that another folder does as well.
     """
 
     folder: Path
     checkpoint: str | None
+    new: bool = False
 
     def start(self) -> Path | None:
         """The file to go on from; None where there is none."""
@@ -69,9 +72,12 @@ def find_place(config: Namespace) -> Place:
     """
     if config.run_dir is None and started_by_us():
         raise InputError("run_dir: give one, so that the processes that this program starts use the same folder")
-    folder = Path(config.run_dir) if config.run_dir is not None else default_folder(config, job_name(config))
+    new = config.run_dir is None and common_name(config) is None
+    folder = Path(config.run_dir or default_folder(config, common_name(config) or now()))
     same_job = job() is not None and (folder / JOB).is_file() and (folder / JOB).read_text() == job()
     place = Place(folder, "last" if same_job and has_state(folder) else config.ckpt_path)
+    if new:
+        return place._replace(new=True)
     holds_a_run = has_state(folder) or (folder / BEST).exists() or (folder / CONFIG).exists()
     if holds_a_run and not same_job and not place.is_own() and launched_rank() == 0:
         raise InputError(f"{folder} already holds a run: go on with --resume {folder}, or choose another --run_dir")
@@ -108,14 +114,19 @@ def default_folder(config: Namespace, job: str) -> Path:
     return Path("runs") / f"{config.data.class_path.rsplit('.', 1)[-1].lower()}-{job}"
 
 
-def job_name(config: Namespace) -> str:
-    """The name that all processes of a job have for it. Raises InputError where they have none in common."""
-    job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID")
-    if job not in (None, "none"):
-        return job
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or config.trainer.num_nodes > 1:
+def common_name(config: Namespace) -> str | None:
+    """The name that all processes of a job have for it; None where this process starts the others, if there are any.
+
+    Raises InputError where there are others and no name.
+    """
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1 or config.trainer.num_nodes > 1
+    slurm = os.environ.get("SLURM_JOB_ID") if several or under_srun() else None  # else a shell in a job of SLURM's
+    name = slurm or os.environ.get("TORCHELASTIC_RUN_ID")
+    if name not in (None, "none"):
+        return name
+    if several:
         raise InputError("run_dir: give one, or a --rdzv-id to torchrun, so that all ranks use the same folder")
-    return now()
+    return None
 
 
 def now() -> str:

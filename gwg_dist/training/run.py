@@ -19,11 +19,11 @@ from gwg_dist.module import EBMModule
 from gwg_dist.tools.commands import Parser, plain
 from gwg_dist.tools.distributed import launched_rank
 from gwg_dist.tools.errors import DivergedError, InputError, Stopped
-from gwg_dist.tools.files import make_folder
+from gwg_dist.tools.files import clear_scraps, make_folder
 from gwg_dist.tools.seeding import STREAMS
 from gwg_dist.tools.terminal import console, say
 from gwg_dist.training.checkpoints import check_resumable, newest_checkpoint
-from gwg_dist.training.folder import CONFIG, DAMAGED, LAST, Place, mark_job
+from gwg_dist.training.folder import CONFIG, DAMAGED, FILES, LAST, Place, mark_job
 from gwg_dist.training.interruption import Interruption
 from gwg_dist.training.results import report
 from gwg_dist.training.settings import check, instantiate, save_config, without_effect
@@ -128,9 +128,10 @@ def resumable(asked: Path, module: EBMModule) -> tuple[Path, int]:
 
 
 def prepare_folder(folder: Path, asked: Path | None, checkpoint: Path | None) -> None:
-    """Make the run's folder, mark whose it is, and put a damaged checkpoint out of the way of the next one."""
+    """Make the run's folder, mark whose it is, clear it of scraps and of a damaged checkpoint."""
     make_folder(folder, name="run_dir")
     mark_job(folder)
+    clear_scraps(folder, FILES)
     if checkpoint != asked and asked is not None and asked.is_file():
         asked.replace(asked.with_name(DAMAGED))  # or it would become the previous one
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import sys
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ import yaml
 import gwg_dist.tune
 from gwg_dist.tools.commands import Parser, errors_for_people, make_parser
 from gwg_dist.tools.errors import InputError
-from gwg_dist.tools.files import make_folder, write_text
+from gwg_dist.tools.files import write_text
 from gwg_dist.tools.terminal import quiet
+from gwg_dist.training.folder import now
+from gwg_dist.training.living import owned
 from gwg_dist.tune.checks import SWEEP_FILE, check, check_grace, check_same, planned
 from gwg_dist.tune.plan import Plan
 from gwg_dist.tune.recipe import Recipe
@@ -81,8 +83,15 @@ def fit_settings(args: list[str]) -> dict[str, Any]:
 
 
 def run(sweep: Sweep, *, resumed: bool) -> int:
-    """Check everything, then run the trials; returns the exit code. Raises InputError and LostError."""
-    sweep = replace(sweep, sweep_dir=sweep.sweep_dir or f"runs/sweep-{time.strftime('%Y%m%d-%H%M%S')}")
+    """Run the trials in a folder of this process's own; returns the exit code. Raises InputError and LostError."""
+    folder = Path(sweep.sweep_dir or f"runs/sweep-{now()}")
+    job = os.environ.get("SLURM_JOB_ID")
+    with owned(folder, new=sweep.sweep_dir is None, job=job, name="sweep_dir") as folder:
+        return run_in(replace(sweep, sweep_dir=str(folder)), resumed=resumed)
+
+
+def run_in(sweep: Sweep, *, resumed: bool) -> int:
+    """Check everything, then run the trials in the sweep's folder; returns the exit code."""
     folder = sweep.folder
     if resumed:
         check_same(sweep, folder)
@@ -107,7 +116,6 @@ def run(sweep: Sweep, *, resumed: bool) -> int:
         has_gpus = any(machine.get("GPU", 0) for machine in machines)
         gpus = sweep.gpus if sweep.gpus is not None else float(has_gpus)
         fitting = check_fits(machines, workers=sweep.workers, cpus=sweep.cpus, gpus=gpus)
-        make_folder(folder, name="sweep_dir")
         recipe.keep_experiment(folder.resolve() / EXPERIMENT)
         write_text(folder / SWEEP_FILE, yaml.safe_dump(asdict(sweep), sort_keys=False))
         settled = replace(sweep, sweep_dir=str(folder.resolve()), gpus=gpus)
