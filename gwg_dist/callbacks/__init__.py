@@ -1,10 +1,11 @@
-"""Lightning callbacks: likelihoods, the divergence guard, adaptation of the kernel, progress, pictures."""
+"""Lightning callbacks: likelihoods, the divergence guard, adaptation of the kernel, the pace, progress, pictures."""
 
 from gwg_dist.callbacks.adaptation import Adaptation, adapt
 from gwg_dist.callbacks.averaging import AveragedWeights
 from gwg_dist.callbacks.guard import DivergenceGuard
 from gwg_dist.callbacks.likelihood import AISLikelihood, assess_module
 from gwg_dist.callbacks.metrics import TrainingMetrics
+from gwg_dist.callbacks.pace import Pace
 from gwg_dist.callbacks.progress import TrainingProgress, progress_of
 from gwg_dist.callbacks.watch import CouplingError, SamplePictures
 
@@ -14,6 +15,7 @@ __all__ = [
     "AveragedWeights",
     "CouplingError",
     "DivergenceGuard",
+    "Pace",
     "SamplePictures",
     "TrainingMetrics",
     "TrainingProgress",

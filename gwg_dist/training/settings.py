@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 
-from gwg_dist.callbacks import Adaptation, AISLikelihood, AveragedWeights, DivergenceGuard
+from gwg_dist.callbacks import Adaptation, AISLikelihood, AveragedWeights, DivergenceGuard, Pace
 from gwg_dist.chains import ChainSource
 from gwg_dist.data import DiscreteData
 from gwg_dist.energies import Energy
@@ -101,6 +101,7 @@ def build_parser(prog: str = "python -m gwg_dist.fit", description: str | None =
     parser.add_class_arguments(AveragedWeights, "ema")
     parser.add_class_arguments(DivergenceGuard, "guard")
     parser.add_class_arguments(Adaptation, "adaptation")
+    parser.add_class_arguments(Pace, "pace")
     parser.add_class_arguments(
         Trainer,
         "trainer",

@@ -37,8 +37,8 @@ def make_trainer(
 ) -> Trainer:
     """Callbacks, loggers, strategy and Lightning's trainer around the objects of a run.
 
-    The order of the callbacks matters: what asks for an interruption comes first; the kernel is adapted and averages
-    are updated before they are evaluated, all of it before a save.
+    The order of the callbacks matters: what asks for an interruption comes first; the kernel and the pace are adapted
+    and averages are updated before they are evaluated, all of it before a save.
 
     Args:
         config: settings of the run.
@@ -61,6 +61,7 @@ def make_trainer(
         SameStart(start),
         objects.guard,
         objects.adaptation,
+        objects.pace,
         objects.ema,
         TrainingMetrics(every),
         CouplingError(every),
