@@ -22,6 +22,7 @@ def evaluate(
     num_temperatures: int = 5000,
     schedule: str = "linear",
     device: str | None = None,
+    trust: str = "",
 ) -> Path:
     """Print validation and test log-likelihoods in nats, and write them to RUN/evaluation/.
 
@@ -35,10 +36,11 @@ def evaluate(
         num_temperatures: gradient evaluations a chain.
         schedule: schedule of beta, "linear" or "sigmoid".
         device: "cpu", "cuda", "cuda:1", ...; a CUDA device where there is one.
+        trust: modules outside gwg_dist whose classes the run's settings may name, with commas between; "*" for all.
     """
     from gwg_dist.training.estimate import evaluate_run
 
-    return evaluate_run(run, checkpoint, num_chains, num_temperatures, schedule, device)
+    return evaluate_run(run, checkpoint, num_chains, num_temperatures, schedule, device, trust)
 
 
 def main(args: list[str] | None = None) -> None:

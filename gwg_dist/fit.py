@@ -12,6 +12,7 @@ import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
+from gwg_dist.tools import trust
 from gwg_dist.tools.commands import Parser, code_of_signal, errors_for_people, expand_option
 from gwg_dist.tools.errors import Stopped
 from gwg_dist.tools.help import ASKS_FOR_HELP, show_help
@@ -56,7 +57,7 @@ def main(args: list[str] | None = None) -> None:
                     sys.argv += ["--run_dir", str(folder)]  # processes that Lightning starts repeat this command line
                 train(parser, config, place, interruption=interruption)
         except Stopped:
-            leave(place, interruption)
+            leave(place, interruption, trust.option_for(config))
 
 
 def make_parser() -> Parser:
@@ -66,7 +67,7 @@ def make_parser() -> Parser:
     return build_parser(PROG, __doc__)
 
 
-def leave(place: Place | None, interruption: Interruption) -> None:
+def leave(place: Place | None, interruption: Interruption, trusting: str) -> None:
     """Say how to go on, and exit; a process that rank 0 started leaves the exit code to rank 0."""
     from gwg_dist.tools.distributed import launched_rank
 
@@ -74,7 +75,7 @@ def leave(place: Place | None, interruption: Interruption) -> None:
     if interruption.is_child:
         sys.exit(0)
     if launched_rank() == 0 and place is not None:
-        say(f"go on with: {PROG} --resume {place.folder}")
+        say(f"go on with: {PROG} --resume {place.folder}{trusting}")
     sys.exit(code_of_signal(interruption.received))
 
 

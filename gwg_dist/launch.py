@@ -15,6 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from gwg_dist.tools import trust
 from gwg_dist.tools.commands import errors_for_people, expand_option, make_parser
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.terminal import quiet, say
@@ -111,9 +112,11 @@ def launch(
 
     check_job(nodes, gpus, processes, cpus, time, warning, seeds, name)
     per_node = gpus or processes
-    folder, checkpoint = resolve(fit, per_node, nodes)
+    folder, checkpoint, trusting = resolve(fit, per_node, nodes)
     interpreter = python or ("python" if container else sys.executable)
-    settings = f"--config={shlex.quote(str(folder / SETTINGS))}{' --seed=$SLURM_ARRAY_TASK_ID' if seeds else ''}"
+    settings = (
+        f"--config={shlex.quote(str(folder / SETTINGS))}{' --seed=$SLURM_ARRAY_TASK_ID' if seeds else ''}{trusting}"
+    )
     text = script(
         {
             "job-name": name, "nodes": nodes, "ntasks-per-node": per_node, "gres": f"gpu:{gpus}" if gpus else None,
@@ -150,8 +153,8 @@ def check_job(
         raise InputError(f"name: Lightning takes a job called {name} for a shell; choose another")
 
 
-def resolve(fit: list[str], per_node: int, nodes: int) -> tuple[Path, str]:
-    """Check the settings as fit would and write them; the run's folder, and the checkpoint to start from.
+def resolve(fit: list[str], per_node: int, nodes: int) -> tuple[Path, str, str]:
+    """Check the settings as fit would and write them; the run's folder, the checkpoint to start from, and ``--trust``.
 
     Raises InputError, or exits with 2, for a bad setting or a folder that holds another run.
     """
@@ -171,8 +174,8 @@ def resolve(fit: list[str], per_node: int, nodes: int) -> tuple[Path, str]:
     make_folder(place.folder, name="run_dir")
     save_config(parser, config, place.folder / SETTINGS)
     if place.checkpoint is None or place.is_own():
-        return place.folder, "last"
-    return place.folder, str(Path(place.checkpoint).resolve())
+        return place.folder, "last", trust.option_for(config)
+    return place.folder, str(Path(place.checkpoint).resolve()), trust.option_for(config)
 
 
 def script(

@@ -21,6 +21,7 @@ def sample(
     out: str | None = None,
     seed: int = 0,
     device: str | None = None,
+    trust: str = "",
 ) -> Path:
     """Write ``num`` samples as integers to an .npz, and as a picture beside it where points are images.
 
@@ -33,11 +34,12 @@ def sample(
         out: path of the .npz; RUN/samples-NUM.npz by default.
         seed: seed of the chains.
         device: "cpu", "cuda", ...; a CUDA device where there is one.
+        trust: modules outside gwg_dist whose classes the run's settings may name, with commas between; "*" for all.
     """
     from gwg_dist.training.sampling import sample_run
 
     path = Path(out) if out is not None else Path(run) / f"samples-{num}.npz"
-    return sample_run(run, num, num_steps, start, checkpoint, path, seed, device)
+    return sample_run(run, num, num_steps, start, checkpoint, path, seed, device, trust)
 
 
 def main(args: list[str] | None = None) -> None:

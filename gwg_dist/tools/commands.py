@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
+from gwg_dist.tools import trust
 from gwg_dist.tools.errors import DivergedError, InputError, LostError
 from gwg_dist.tools.shipped import config_names, config_path
 from gwg_dist.tools.terminal import quiet, say_error
@@ -56,11 +57,21 @@ class Parser(ArgumentParser):
     picked: Mapping[str, type] = {}
     """Base classes of what a user picks by name, by key; the settings of their subclasses are suggested as well."""
 
+    trusts_values = True
+    """Whether a class outside the package that an argument names is trusted: false for arguments out of a file."""
+
+    trusted: tuple[str, ...] = ()
+    """Modules outside the package whose classes the settings may name; see ``trust``."""
+
     def add_config_argument(self) -> None:
         """Add ``--config FILE`` or ``--config NAME``."""
         names = ", ".join(config_names(self.named_files["--config"]))
         help = f"a YAML file of settings, or one of {names}; later ones win"
         self.add_argument("-c", "--config", action="config", help=help)
+
+    def add_trust_argument(self) -> None:
+        """Add ``--trust`` and ``--trust=MODULE,...``."""
+        self.add_argument(trust.OPTION, type=str, default="", help=trust.HELP)
 
     def parse_args(
         self,
@@ -70,15 +81,38 @@ class Parser(ArgumentParser):
         defaults: bool = True,
         **kwargs: Any,
     ) -> Namespace:
-        """Parse as the library does; options of ``named_files`` take the name of a shipped file as well."""
-        args = list(sys.argv[1:] if args is None else args)
+        """Parse as the library does; options of ``named_files`` take the name of a shipped file as well.
+
+        ``--trust`` counts where it is an argument: no file of settings can give it.
+        """
+        try:
+            args, given = trust.split(sys.argv[1:] if args is None else args)
+        except InputError as error:
+            self.error(str(error))
+        self.trusted = (*given, *(trust.typed(args) if self.trusts_values else ()))
+        if given:
+            args = [*args, f"{trust.OPTION}={','.join(given)}"]
         for place, (before, arg) in enumerate(zip(["", *args], args, strict=False)):
             option, equals, value = arg.partition("=")
             if before in self.named_files:
                 args[place] = self._named_file(before, arg)
             elif equals and option in self.named_files:
                 args[place] = f"{option}={self._named_file(option, value)}"
-        return super().parse_args(args, namespace, env, defaults, **kwargs)
+        with trust.allowing(self.trusted):
+            config = super().parse_args(args, namespace, env, defaults, **kwargs)
+        if config.get("trust", "") not in ("", ",".join(given)):
+            self.error(f"trust: a file cannot give it: add {trust.OPTION}={config.trust} to the command line")
+        return config
+
+    def instantiate(self, *args: Any, **kwargs: Any) -> Any:
+        """Build the objects of settings that this parser has read."""
+        with trust.allowing(self.trusted):
+            return super().instantiate(*args, **kwargs)
+
+    def dump(self, *args: Any, **kwargs: Any) -> str:
+        """Write settings that this parser has read as text."""
+        with trust.allowing(self.trusted):
+            return super().dump(*args, **kwargs)
 
     def _named_file(self, option: str, name: str) -> str:
         """The path of a shipped file, or ``name`` as it is; where only a file will do, there must be one."""
@@ -99,6 +133,9 @@ class Parser(ArgumentParser):
     def explain(self, message: str) -> str:
         """``message`` on one line, and what the user may have meant."""
         text = plain(message)
+        untrusted = trust.explained(text)
+        if untrusted is not None:
+            return untrusted
         classes = [cls.__name__ for base in self.picked.values() for cls in subclasses(base)]
         for pattern, candidates in (
             (r"unrecognized arguments: --([\w.]+)", self.known_keys()),

@@ -33,7 +33,13 @@ MAX_EXACT_STATES = 2**20
 
 
 def evaluate_run(
-    run: str, checkpoint: str, num_chains: int, num_temperatures: int, schedule: str, device: str | None
+    run: str,
+    checkpoint: str,
+    num_chains: int,
+    num_temperatures: int,
+    schedule: str,
+    device: str | None,
+    trust: str,
 ) -> Path:
     """Estimate, print and write the likelihoods of a run; see ``gwg_dist.evaluate``. The path of the JSON.
 
@@ -47,7 +53,7 @@ def evaluate_run(
             check_num_chains(num_chains, world_size())
         except ValueError as error:
             raise InputError(str(error)) from error
-        loaded = load_run(run, checkpoint, device=mine)
+        loaded = load_run(run, checkpoint, device=mine, trust=trust)
         name = f"{loaded.path.stem}-{loaded.checkpoint['global_step']:07d}-{num_chains}x{num_temperatures}-{schedule}"
         path = Path(run) / EVALUATION / f"{name}.json"
         if rank() == 0:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from jsonargparse import ArgumentError
 
 from gwg_dist.callbacks import adapt
 from gwg_dist.data import DiscreteData
@@ -25,16 +26,18 @@ class LoadedRun(NamedTuple):
     path: Path
 
 
-def load_run(run: str | Path, checkpoint: str = "best", *, device: str | None = None) -> LoadedRun:
+def load_run(run: str | Path, checkpoint: str = "best", *, device: str | None = None, trust: str = "") -> LoadedRun:
     """Rebuild the model of a run, and the kernel that it adapted, from its config and one of its checkpoints.
 
     Args:
         run: folder of the run.
         checkpoint: "best", "last", or the path of a file.
         device: "cpu", "cuda", "cuda:1", ...; a CUDA device where there is one.
+        trust: modules outside gwg_dist whose classes the run's settings may name, with commas between; "*" for all.
 
     Raises:
-        InputError: no run there, a checkpoint that is missing, damaged or of another model.
+        InputError: no run there, a class that is not trusted, a checkpoint that is missing, damaged or of another
+            model.
     """
     folder = Path(run)
     config_path = folder / CONFIG
@@ -42,7 +45,12 @@ def load_run(run: str | Path, checkpoint: str = "best", *, device: str | None = 
         raise InputError(f"{folder} is no run folder: it has no {CONFIG}")
     path = find_checkpoint(folder, checkpoint)
     parser = build_parser()
-    objects = instantiate(parser, parser.parse_args(["--config", str(config_path)]))
+    parser.exit_on_error = False
+    try:
+        config = parser.parse_args(["--config", str(config_path), f"--trust={trust}"])
+    except ArgumentError as error:
+        raise InputError(f"{config_path}: {parser.explain(str(error))}") from error
+    objects = instantiate(parser, config)
     module: EBMModule = objects.model
     path, contents = newest_checkpoint(path)
     load_weights(module, contents)

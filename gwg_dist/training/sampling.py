@@ -20,7 +20,15 @@ STARTS = ("buffer", "reference")
 
 
 def sample_run(
-    run: str, num: int, num_steps: int, start: str, checkpoint: str, path: Path, seed: int, device: str | None
+    run: str,
+    num: int,
+    num_steps: int,
+    start: str,
+    checkpoint: str,
+    path: Path,
+    seed: int,
+    device: str | None,
+    trust: str,
 ) -> Path:
     """Draw and write samples of a run; see ``gwg_dist.sample``. Raises InputError for what cannot be used."""
     for name, value, least in (("num", num, 1), ("num_steps", num_steps, 0)):
@@ -30,7 +38,7 @@ def sample_run(
         raise InputError(f"start must be one of {', '.join(STARTS)}, got {start!r}")
     if path.suffix != ".npz":
         raise InputError(f"out must end in .npz, got {path}")
-    loaded = load_run(run, checkpoint, device=device)
+    loaded = load_run(run, checkpoint, device=device, trust=trust)
     make_folder(path.parent, name="out")
     module = loaded.module
     generator = make_generator(seed, "sample", device=module.device)

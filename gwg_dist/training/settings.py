@@ -6,12 +6,14 @@ Every class is picked by its name or import path; its settings follow as dotted 
 from __future__ import annotations
 
 import copy
+import sys
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
+from torch.optim import Optimizer
 
 from gwg_dist.callbacks import Adaptation, AISLikelihood, AveragedWeights, DivergenceGuard, Pace
 from gwg_dist.chains import ChainSource
@@ -43,7 +45,7 @@ FIXED_TRAINER_SETTINGS = """
     inference_mode enable_autolog_hparams model_registry
 """
 HALF_PRECISIONS = ("16-true", "bf16-true", "transformer-engine", "transformer-engine-float16")
-NOT_KEPT = ("config", "run_dir", "ckpt_path")  # where a run is, not what it is
+NOT_KEPT = ("config", "trust", "run_dir", "ckpt_path")  # where a run is and whom it trusts, not what it is
 
 
 PICKED = {
@@ -86,6 +88,7 @@ def build_parser(prog: str = "python -m gwg_dist.fit", description: str | None =
     """The parser of a run's settings, with their defaults."""
     parser = make_parser(prog, description, RunParser)
     parser.add_config_argument()
+    parser.add_trust_argument()
     parser.add_argument("--run_dir", type=str | None, default=None, help="folder of the run; runs/NAME-TIME by default")
     help = "go on from a checkpoint: a file, or 'last' for the run folder's newest (afresh where there is none)"
     parser.add_argument("--ckpt_path", type=str | None, default=None, help=help)
@@ -117,6 +120,7 @@ def build_parser(prog: str = "python -m gwg_dist.fit", description: str | None =
 
 def instantiate(parser: Parser, config: Namespace) -> Namespace:
     """The objects of a config. Raises InputError where a class refuses its settings, or one those of another."""
+    check_optimizer(config)
     try:
         objects = parser.instantiate(config)
         objects.model.chains.check_batch(objects.data.batch_size)
@@ -128,6 +132,18 @@ def instantiate(parser: Parser, config: Namespace) -> Namespace:
         raise
     except (ValueError, MisconfigurationException) as error:
         raise InputError(plain(str(error))) from error
+
+
+def check_optimizer(config: Namespace) -> None:
+    """Raise InputError unless ``model.optimizer`` is none or a class of optimizers; nothing is called to find out."""
+    given = config.model.optimizer
+    if given is None:
+        return
+    path = given.get("class_path", "") if isinstance(given, Namespace) else ""
+    module, _, name = path.rpartition(".")
+    cls = getattr(sys.modules.get(module), name, None)  # the parser has imported it
+    if not (isinstance(cls, type) and issubclass(cls, Optimizer)):
+        raise InputError(f"model.optimizer must be a subclass of torch.optim.Optimizer, got {path or given}")
 
 
 def check(config: Namespace) -> None:

@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 from gwg_dist.chains import ChainBuffer
 from gwg_dist.evaluation import Assessment
 from gwg_dist.module import EBMModule
 from gwg_dist.spaces import Space
+from gwg_dist.tools import trust
 from gwg_dist.tools.terminal import say
 from gwg_dist.training.folder import BEST, CONFIG
 
@@ -147,18 +150,26 @@ def quoted(path: Path) -> str:
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
+def opened(folder: Path) -> str:
+    """A run's folder as an argument, with ``--trust`` where its settings name classes from outside the package."""
+    config = folder / CONFIG
+    settings = yaml.safe_load(config.read_text()) if config.is_file() else {}
+    return quoted(folder) + trust.option_for(settings)
+
+
 def another_run(folder: Path, changes: Mapping[str, Any]) -> str:
     """The command line of a run with other settings, beside this one."""
     number = 2
     while (other := folder.with_name(f"{folder.name}-{number}")).exists():
         number += 1
     settings = "".join(f" --{key}={value}" for key, value in changes.items())
+    settings += opened(folder).removeprefix(quoted(folder))
     return f"python -m gwg_dist.fit --config {quoted(folder / CONFIG)} --run_dir {quoted(other)}{settings}"
 
 
 def going_on(folder: Path, iterations: int) -> str:
     """The command line by which a run goes on to twice its length."""
-    return f"python -m gwg_dist.fit --resume {quoted(folder)} --trainer.max_steps {2 * iterations}"
+    return f"python -m gwg_dist.fit --resume {opened(folder)} --trainer.max_steps {2 * iterations}"
 
 
 def checkpoint_option(folder: Path) -> str:
@@ -172,7 +183,7 @@ def to_try(verdict: Verdict, advice: Advice, folder: Path, iterations: int, *, n
         return ""
     if verdict.kind == UNKNOWN and not advice.cause:
         more = max(10 * num_temperatures, MANY_TEMPERATURES)
-        return f"python -m gwg_dist.evaluate {quoted(folder)} --num_temperatures {more}{checkpoint_option(folder)}"
+        return f"python -m gwg_dist.evaluate {opened(folder)} --num_temperatures {more}{checkpoint_option(folder)}"
     return another_run(folder, advice.changes) if advice.changes else going_on(folder, iterations)
 
 
@@ -193,8 +204,8 @@ def next_commands(folder: Path, iterations: int, *, has_chains: bool) -> str:
     """Command lines for what one may want next, as a shell takes them."""
     checkpoint = checkpoint_option(folder)
     lines = (
-        f"python -m gwg_dist.sample {quoted(folder)} --num 64{'' if has_chains else ' --start reference'}{checkpoint}",
-        f"python -m gwg_dist.evaluate {quoted(folder)} --num_temperatures {MANY_TEMPERATURES}{checkpoint}",
+        f"python -m gwg_dist.sample {opened(folder)} --num 64{'' if has_chains else ' --start reference'}{checkpoint}",
+        f"python -m gwg_dist.evaluate {opened(folder)} --num_temperatures {MANY_TEMPERATURES}{checkpoint}",
         going_on(folder, iterations),
     )
     return "next:    " + f"\n{'':9}".join(lines)

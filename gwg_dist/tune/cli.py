@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 import gwg_dist.tune
+from gwg_dist.tools import trust
 from gwg_dist.tools.commands import Parser, errors_for_people, make_parser
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.files import write_text
@@ -46,14 +47,17 @@ def main(args: list[str] | None = None) -> None:
     cut = args.index("--") if "--" in args else len(args)
     parser = make_parser("python -m gwg_dist.tune", gwg_dist.tune.__doc__, SweepParser)
     parser.add_config_argument()
+    parser.add_trust_argument()
     parser.add_argument("--resume", type=str | None, default=None, help="go on with the sweep in this folder")
     parser.add_class_arguments(Sweep)
     config = parser.parse_args(resume_args(args[:cut])).as_dict()
+    settings, given = trust.split(args[cut + 1 :])
+    trusted = dict.fromkeys([*trust.modules(config.pop("trust")), *given, *trust.typed(args)])
     resumed = config.pop("resume") is not None
     config.pop("config")
     with errors_for_people():
-        config["settings"] = config["settings"] | fit_settings(args[cut + 1 :])
-        code = run(Sweep(**config), resumed=resumed)
+        config["settings"] = config["settings"] | fit_settings(settings)
+        code = run(Sweep(**config), resumed=resumed, trust=",".join(trusted))
     sys.exit(code)
 
 
@@ -82,16 +86,16 @@ def fit_settings(args: list[str]) -> dict[str, Any]:
     return found
 
 
-def run(sweep: Sweep, *, resumed: bool) -> int:
+def run(sweep: Sweep, *, resumed: bool, trust: str = "") -> int:
     """Run the trials in a folder of this process's own; returns the exit code. Raises InputError and LostError."""
     folder = Path(sweep.sweep_dir or f"runs/sweep-{now()}")
     job = os.environ.get("SLURM_JOB_ID")
     with owned(folder, new=sweep.sweep_dir is None, job=job, name="sweep_dir") as folder:
-        return run_in(replace(sweep, sweep_dir=str(folder)), resumed=resumed)
+        return run_in(replace(sweep, sweep_dir=str(folder)), resumed=resumed, trust=trust)
 
 
-def run_in(sweep: Sweep, *, resumed: bool) -> int:
-    """Check everything, then run the trials in the sweep's folder; returns the exit code."""
+def run_in(sweep: Sweep, *, resumed: bool, trust: str) -> int:
+    """Check everything, then run the trials in the sweep's folder; they may name classes of the modules ``trust``."""
     folder = sweep.folder
     if resumed:
         check_same(sweep, folder)
@@ -99,7 +103,7 @@ def run_in(sweep: Sweep, *, resumed: bool) -> int:
         raise InputError(f"{folder} already holds a sweep: go on with --resume {folder}, or choose another --sweep_dir")
     check(sweep)
     experiment = experiment_file(sweep, folder / EXPERIMENT if resumed else None)
-    recipe = Recipe(experiment, sweep.settings, parse_space(sweep.space))
+    recipe = Recipe(experiment, sweep.settings, parse_space(sweep.space), trust=trust)
     points = planned(sweep, recipe.space)
     if sweep.scheduler == "pbt":
         recipe.check_mutable()

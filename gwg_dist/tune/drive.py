@@ -16,6 +16,7 @@ from ray import tune
 from ray.exceptions import RayError
 from ray.tune.stopper import Stopper
 
+from gwg_dist.tools import trust
 from gwg_dist.tools.commands import LOST, code_of_signal
 from gwg_dist.tools.errors import LostError
 from gwg_dist.tools.terminal import console
@@ -142,12 +143,13 @@ def conclude(plan: Plan, display: Display, signal_number: int) -> int:
     best = best_trial(trials, sweep.mode)
     if best is None and trials:
         say("no trial has an estimate that is to be believed: more evaluation.num_temperatures may help")
+    trusting = trust.option(trust.modules(recipe.trust))
     if best is not None:
-        say(f"next: python -m gwg_dist.fit --config {folder / BEST_CONFIG}")
+        say(f"next: python -m gwg_dist.fit --config {folder / BEST_CONFIG}{trusting}")
         if best.state == State.FINISHED:
-            say(f"      python -m gwg_dist.evaluate {best.folder} --num_temperatures 20000")
+            say(f"      python -m gwg_dist.evaluate {best.folder} --num_temperatures 20000{trusting}")
     if not signal_number and sum(counts[state] for state in ENDS) == len(plan.points):
         shutil.rmtree(folder / RAY, ignore_errors=True)
         return 0
-    say(f"go on with: python -m gwg_dist.tune --resume {folder}")
+    say(f"go on with: python -m gwg_dist.tune --resume {folder}{trusting}")
     return code_of_signal(signal_number) if signal_number else LOST

@@ -20,6 +20,7 @@ MAX_COMBINATIONS = 32  # of ends, that are tried before a sweep
 # Settings that the sweep makes itself, and what to say to who gives one.
 RESERVED = {
     "config": "give experiment",
+    "trust": "give it to tune",
     "run_dir": "see sweep_dir",
     "ckpt_path": "trials go on by themselves",
     "checkpoint_every": "trials are kept at every evaluation",
@@ -43,12 +44,16 @@ class Recipe:
         experiment: a YAML file of settings of fit.
         settings: dotted keys for all trials.
         space: what varies.
+        trust: modules outside gwg_dist whose classes the settings may name, with commas between; "*" for all.
 
     Raises:
         InputError: a key that is the sweep's own, or in both.
     """
 
-    def __init__(self, experiment: Path | None, settings: dict[str, Any], space: SearchSpace) -> None:
+    def __init__(
+        self, experiment: Path | None, settings: dict[str, Any], space: SearchSpace, *, trust: str = ""
+    ) -> None:
+        self.trust = trust
         self.experiment = experiment
         self.fixed = settings
         self.space = space
@@ -61,6 +66,7 @@ class Recipe:
                 raise InputError(f"space: {key} is fixed in settings as well")
         self._parser = build_parser()
         self._parser.exit_on_error = False
+        self._parser.trusts_values = False  # settings and space stand in a file
         self._left_out: set[tuple[str, str, str]] = set()
 
     def keep_experiment(self, path: Path) -> None:
@@ -96,7 +102,7 @@ class Recipe:
     def dump(self, point: dict[str, Any]) -> str:
         """The resolved settings as YAML that fit takes."""
         config = self.config(point)
-        for name in ("config", "run_dir", "ckpt_path"):
+        for name in ("config", "trust", "run_dir", "ckpt_path"):
             config.pop(name, None)
         return self._parser.dump(config, skip_unset=False, format="yaml")
 
@@ -136,7 +142,8 @@ class Recipe:
     def _args(self, settings: dict[str, Any]) -> list[str]:
         """The command line of fit."""
         config = [] if self.experiment is None else ["--config", str(self.experiment)]
-        return config + [f"--{key}={text_of(value)}" for key, value in settings.items()]
+        trusting = [f"--trust={self.trust}"] if self.trust else []
+        return config + trusting + [f"--{key}={text_of(value)}" for key, value in settings.items()]
 
     def _parse(self, settings: dict[str, Any]) -> Namespace:
         try:

@@ -70,7 +70,7 @@ def train(sweep: Sweep, start: TrialStart) -> None:
         try:
             quiet()
             parser = build_parser()
-            parser.exit_on_error = False
+            parser.exit_on_error, parser.trusts_values = False, False
             config = parser.parse_args(list(start.args))
             place = Place(folder, config.ckpt_path)
             run.train(parser, config, place, callbacks=[reporter], strategy=strategy, environment=environment)

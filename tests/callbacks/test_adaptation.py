@@ -106,17 +106,21 @@ def test_a_resumed_run_has_given_up_too(tmp_path: Path) -> None:
     assert (iteration, value) == (10, None)
     assert accept_prob == pytest.approx(0.2)
 
-    assert load_run(tmp_path / "run", "last", device="cpu").module.sampler == GWG()
-    assert load_run(tmp_path / "run", "last", device="cpu").module.num_steps == 6
-    evaluate.main([str(tmp_path / "run"), "--checkpoint=last", "--num_chains=20", "--num_temperatures=30"])
-    sample.main([str(tmp_path / "run"), "--checkpoint=last", "--num=9", "--num_steps=5"])
+    assert load_run(tmp_path / "run", "last", device="cpu", trust="tests").module.sampler == GWG()
+    assert load_run(tmp_path / "run", "last", device="cpu", trust="tests").module.num_steps == 6
+    evaluate.main(
+        [str(tmp_path / "run"), "--trust=tests", "--checkpoint=last", "--num_chains=20", "--num_temperatures=30"]
+    )
+    sample.main([str(tmp_path / "run"), "--trust=tests", "--checkpoint=last", "--num=9", "--num_steps=5"])
 
 
 def test_a_kernel_that_the_user_chose_on_resuming_wins(tmp_path: Path, caplog) -> None:
     run_fit(tmp_path / "run", *POOR, "--trainer.max_steps=13")
-    kernels = ["--trainer.callbacks+=tests.plugins.Kernels"]
+    kernels = ["--trust", "--trainer.callbacks+=tests.plugins.Kernels"]
     with caplog.at_level(logging.WARNING, logger="gwg_dist"):
-        fit.main(["--resume", str(tmp_path / "run"), "--trainer.max_steps=15", "--model.sampler=Gibbs", *kernels])
+        fit.main(
+            ["--trust", "--resume", str(tmp_path / "run"), "--trainer.max_steps=15", "--model.sampler=Gibbs", *kernels]
+        )
     assert (tmp_path / "run/kernel.0").read_text().splitlines() == ["Gibbs(scan='random') x 2"] * 2
     assert "going on with Gibbs(scan='random') of the settings: the checkpoint has adapted another" in caplog.text
     assert checkpoint(tmp_path / "run/last.ckpt")["callbacks"]["Adaptation"]["decisions"] == []
@@ -226,7 +230,7 @@ def test_tuning_survives_a_stop_bit_for_bit(tmp_path: Path) -> None:
     assert entries[0]["frozen"]
     values = [value for _, _, value in entries[0]["decisions"]]
     assert len({0.2, *values}) == 5
-    assert load_run(tmp_path / "run", "last", device="cpu").module.sampler == Flips(values[-1])
+    assert load_run(tmp_path / "run", "last", device="cpu", trust="tests").module.sampler == Flips(values[-1])
 
 
 def test_another_value_in_the_settings_wins() -> None:

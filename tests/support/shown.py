@@ -57,6 +57,7 @@ def check_command(module: str, arguments: str) -> None:
         pytest.importorskip("ray")
         parser = SweepParser(prog=module, allow_abbrev=False)
         parser.add_config_argument()
+        parser.add_trust_argument()
         parser.add_argument("--resume")
         parser.add_class_arguments(Sweep)
     else:
