@@ -167,7 +167,7 @@ def resolve(fit: list[str], per_node: int, nodes: int) -> tuple[Path, str, str]:
     fit = expand_option(fit, "--resume", resume_arguments)
     config = parser.parse_args([*fit, f"--trainer.devices={per_node}", f"--trainer.num_nodes={nodes}"])
     check(config)
-    instantiate(parser, config)
+    instantiate(parser, config.clone())  # the run makes its own choices
     if config.run_dir is None:
         config.run_dir = str(make_new(default_folder(config, now()), name="run_dir"))
     place = find_place(config)

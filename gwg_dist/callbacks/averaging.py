@@ -6,19 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor
 
 from gwg_dist.module import EBMModule
 
 
-class AveragedWeights(EMAWeightAveraging):
+class AveragedWeights(WeightAveraging):
     """Averages the weights after every iteration; evaluation and ``state_dict`` of a checkpoint use the average.
 
+    After t of them the old average weighs min(decay, (1 + t) / (10 + t)), so that a short run forgets how it began.
     Buffers, the fitted reference among them, are copied after every iteration and not averaged.
 
     Args:
-        decay: weight of the old average, in [0, 1); 0 turns averaging off.
+        decay: largest weight of the old average, in [0, 1); 0 turns averaging off.
 
     Raises:
         ValueError: a decay outside [0, 1).
@@ -27,7 +30,7 @@ class AveragedWeights(EMAWeightAveraging):
     def __init__(self, *, decay: float = 0.999) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"decay must lie in [0, 1), got {decay}")
-        super().__init__(use_buffers=False, decay=decay)
+        super().__init__(use_buffers=False, avg_fn=partial(averaged, decay))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -42,3 +45,9 @@ class AveragedWeights(EMAWeightAveraging):
             yield
         finally:
             self.on_validation_epoch_end(trainer, module)
+
+
+def averaged(decay: float, average: Tensor, weights: Tensor, num: Tensor | int) -> Tensor:
+    """The average with ``weights`` taken in, after ``num`` others; without waiting for a GPU."""
+    num = torch.as_tensor(num, dtype=weights.dtype, device=weights.device)
+    return average.to(weights.dtype).lerp(weights, 1 - ((1 + num) / (10 + num)).clamp(max=decay))

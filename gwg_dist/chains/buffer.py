@@ -7,6 +7,8 @@ Not implemented: prioritised replay, chains swapped between ranks.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -27,7 +29,7 @@ class ChainBuffer(StartAndKeep):
     reference. Stored packed: 98 bytes a chain of 28x28 binary sites.
 
     Args:
-        size: number of chains on all ranks together.
+        size: number of chains on all ranks together; "auto" leaves it to a run's recipe, and is 10,000 elsewhere.
         init: where chains are born: "reference", "data" or "uniform".
         restart_prob: probability that a chain of the batch starts afresh at the reference.
 
@@ -35,7 +37,10 @@ class ChainBuffer(StartAndKeep):
         ValueError: a size below 1, an unknown init, a probability outside [0, 1].
     """
 
-    def __init__(self, *, size: int = 10_000, init: str = "reference", restart_prob: float = 0.0) -> None:
+    def __init__(
+        self, *, size: int | Literal["auto"] = 10_000, init: str = "reference", restart_prob: float = 0.0
+    ) -> None:
+        size = 10_000 if size == "auto" else size
         if size < 1:
             raise ValueError(f"size must be positive, got {size}")
         if init not in INITS:

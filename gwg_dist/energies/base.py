@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -30,6 +31,12 @@ class Energy(MayKnowItself, ABC):
     Args:
         space: where x lives.
     """
+
+    learning_rate: ClassVar[float] = 1e-3
+    """The rate that a run takes for this energy where its settings say "auto"."""
+
+    weight_decay: ClassVar[float] = 0.0
+    """The decoupled weight decay that a run takes for it, likewise."""
 
     cpu_chains_at_once = 2**31
     """Chains that a CPU evaluates together: convolutions are faster where the activations of a part fit its caches."""

@@ -7,6 +7,8 @@ lattice is σ = 0.2203). Not implemented: sparse couplings other than the torus.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +27,9 @@ class IsingEnergy(Energy):
     Raises:
         ValueError: a space that is not Binary, a negative scale.
     """
+
+    learning_rate: ClassVar[float] = 3e-3
+    weight_decay: ClassVar[float] = 0.1
 
     def __init__(self, space: Space, *, scale: float = 0.0) -> None:
         super().__init__(space)

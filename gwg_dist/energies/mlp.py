@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -21,6 +22,9 @@ class MLPEnergy(Energy):
     Raises:
         ValueError: a width or a depth below 1.
     """
+
+    learning_rate: ClassVar[float] = 1e-3
+    weight_decay: ClassVar[float] = 1.0
 
     def __init__(self, space: Space, *, num_hidden: int = 128, num_layers: int = 2) -> None:
         super().__init__(space)

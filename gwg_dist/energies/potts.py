@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +26,9 @@ class PottsEnergy(Energy):
     """
 
     upper: Tensor
+
+    learning_rate: ClassVar[float] = 3e-3
+    weight_decay: ClassVar[float] = 0.1
 
     def __init__(self, space: Space, *, scale: float = 0.0) -> None:
         super().__init__(space)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,6 +24,9 @@ class RBMEnergy(Energy):
     Raises:
         ValueError: a space that is not Binary, num_hidden below 1.
     """
+
+    learning_rate: ClassVar[float] = 1e-2
+    weight_decay: ClassVar[float] = 0.1
 
     def __init__(self, space: Space, *, num_hidden: int = 64, scale: float = 0.01) -> None:
         super().__init__(space)

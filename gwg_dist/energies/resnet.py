@@ -8,6 +8,7 @@ Categorical images enter through a 1x1 convolution of their one-hot form.
 from __future__ import annotations
 
 import logging
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,7 @@ class ResNetEnergy(Energy):
     """
 
     cpu_chains_at_once = 25
+    learning_rate: ClassVar[float] = 1e-4
 
     def __init__(self, space: Space, *, num_channels: int = 64, num_blocks: int = 6, num_embedding: int = 4) -> None:
         super().__init__(space)

@@ -35,9 +35,13 @@ PARSER_NOISE = (
     r" ?Given value type: .*",
     r"Expected a path but \S+ either not accessible or invalid ",
     r" Got value: Namespace.*",
+    r" ?Expected a typing\.Literal\['auto'\]\.?",
     r"Problem with given class_path '\S+': ",
     r"Parser (?=key)",
 )
+
+
+NUMBER_OR_AUTO = r"Expected a <class '(int|float)'> Expected a typing.Literal\['auto'\] .*Given value: (.*)"
 
 
 class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -183,6 +187,7 @@ def expand_option(args: list[str], option: str, meaning: Callable[[str], list[st
 def plain(message: str) -> str:
     """A parser's message without what it says about its own types."""
     text = " ".join(line.strip(" -") for line in message.splitlines() if line.strip())
+    text = re.sub(NUMBER_OR_AUTO, r"Expected a \1 or auto. Got value: \2", text)
     for noise in PARSER_NOISE:
         text = re.sub(noise, "", text)
     text = re.sub(r"Expected a dot import path string: (\S+)", r"there is no class \1", text)

@@ -22,11 +22,13 @@ from gwg_dist.tools.errors import DivergedError, InputError, Stopped
 from gwg_dist.tools.files import clear_scraps, make_folder
 from gwg_dist.tools.seeding import STREAMS
 from gwg_dist.tools.terminal import console, say
+from gwg_dist.training.budget import budget_of
 from gwg_dist.training.checkpoints import check_resumable, newest_checkpoint
 from gwg_dist.training.folder import CONFIG, DAMAGED, FILES, LAST, Place, mark_job
 from gwg_dist.training.interruption import Interruption
+from gwg_dist.training.recipe import say_choices
 from gwg_dist.training.results import report
-from gwg_dist.training.settings import check, instantiate, save_config, without_effect
+from gwg_dist.training.settings import check, instantiate, recall, save_config, without_effect
 from gwg_dist.training.trainer import KeepConfig, check_ranks, make_trainer
 
 OTHER_STREAMS = (
@@ -62,9 +64,13 @@ def train(
         LostError: a peer died, or the last state could not be written.
         Stopped: a signal came; the state is saved.
     """
-    objects = build(parser, config)
+    began = time.monotonic()
     asked = place.start()
+    if place.is_own():
+        recall(parser, config, place.folder / CONFIG)
+    objects = build(parser, config)
     checkpoint, start = (None, 0) if asked is None else resumable(asked, objects.model)
+    budget = budget_of(config, objects, began=began, start=start)
     keep_config = KeepConfig(lambda: save_config(parser, config, place.folder / CONFIG))
     try:
         trainer = make_trainer(
@@ -72,7 +78,7 @@ def train(
             objects,
             place.folder,
             start=start,
-            callbacks=[*callbacks, keep_config],
+            callbacks=[*budget, *callbacks, keep_config],
             interruption=interruption,
             strategy=strategy,
             environment=environment,
@@ -83,6 +89,8 @@ def train(
     if launched_rank() == 0:
         prepare_folder(place.folder, asked, checkpoint)
         say(f"run folder: {place.folder}" + (f", going on from iteration {start}" if checkpoint else ""))
+        if not budget:  # which says them once they are known
+            say_choices(objects.choices)
     began = time.monotonic()
     try:
         trainer.fit(objects.model, datamodule=objects.data, ckpt_path=checkpoint, weights_only=True)
@@ -104,8 +112,9 @@ def build(parser: Parser, config: Namespace) -> Namespace:
     check(config)
     torch.set_num_threads(config.num_threads)
     seed_everything(config.seed, verbose=False)
+    asked = config.clone()
     objects = instantiate(parser, config)
-    for key in without_effect(parser, config, objects) if launched_rank() == 0 else ():
+    for key in without_effect(parser, asked, objects) if launched_rank() == 0 else ():
         say(f"{key} has no effect: {config.model.objective.class_path} needs no chains")
     objects.model.seed = objects.data.seed = config.seed
     if launched_rank() == 0:

@@ -6,9 +6,10 @@ Every class is picked by its name or import path; its settings follow as dotted 
 from __future__ import annotations
 
 import copy
+import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -22,17 +23,17 @@ from gwg_dist.energies import Energy
 from gwg_dist.module import EBMModule
 from gwg_dist.objectives import Objective
 from gwg_dist.samplers import Sampler
+from gwg_dist.tools import trust
 from gwg_dist.tools.commands import Parser, make_parser, plain
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.files import write_text
+from gwg_dist.training.recipe import AUTO, settle
 
 DEFAULTS: dict[str, Any] = {
     "data": {"class_path": "gwg_dist.data.Digits"},
-    "model.energy": {"class_path": "gwg_dist.energies.MLPEnergy"},
     "model.sampler": {"class_path": "gwg_dist.samplers.GWG"},
-    "model.chains": {"class_path": "gwg_dist.chains.ChainBuffer"},
+    "model.chains": {"class_path": "gwg_dist.chains.ChainBuffer", "init_args": {"size": AUTO}},
     "model.objective": {"class_path": "gwg_dist.objectives.ContrastiveDivergence"},
-    "trainer.max_steps": 3000,
     "trainer.devices": 1,
     "trainer.log_every_n_steps": 50,
     "trainer.enable_model_summary": False,
@@ -44,6 +45,21 @@ FIXED_TRAINER_SETTINGS = """
     accumulate_grad_batches use_distributed_sampler reload_dataloaders_every_n_epochs enable_checkpointing
     inference_mode enable_autolog_hparams model_registry
 """
+# Settings of these classes that a run chooses itself where they are "auto": type, and what they are. The classes have
+# plain defaults of their own.
+CHOSEN: dict[str, tuple[Any, str]] = {
+    "model.energy": (Energy, "E"),
+    "model.num_steps": (int, "kernel transitions an iteration"),
+    "model.learning_rate": (float, "learning rate after the warm-up, unless the optimizer sets one of its own"),
+    "model.warmup_iterations": (int, "iterations over which the learning rate rises linearly"),
+    "model.cooldown": (float, "last share of the run's iterations, over which the learning rate falls linearly to 0"),
+    "model.weight_decay": (float, "decoupled weight decay, by AdamW in place of Adam; 0 for none"),
+    "evaluation.every": (int, "iterations between two evaluations; the last one is evaluated as well. 0 for none"),
+    "evaluation.num_chains": (int, "AIS chains on all ranks together"),
+    "evaluation.num_temperatures": (int, "gradient evaluations a chain"),
+    "evaluation.final_temperatures": (int, "gradient evaluations a chain in the evaluation after training"),
+    "trainer.max_steps": (int, "iterations of the run"),
+}
 HALF_PRECISIONS = ("16-true", "bf16-true", "transformer-engine", "transformer-engine-float16")
 NOT_KEPT = ("config", "trust", "run_dir", "ckpt_path")  # where a run is and whom it trusts, not what it is
 
@@ -94,13 +110,15 @@ def build_parser(prog: str = "python -m gwg_dist.fit", description: str | None =
     parser.add_argument("--ckpt_path", type=str | None, default=None, help=help)
     parser.add_argument("--seed", type=int, default=0, help="seed of every random stream of the run")
     parser.add_argument("--num_threads", type=int, default=1, help="CPU threads; more help large networks only")
+    help = "minutes of training and evaluation; they set the length of the run where trainer.max_steps is auto"
+    parser.add_argument("--max_minutes", type=float | None, default=None, help=help)
     parser.add_argument("--checkpoint_every", type=int, default=500, help="iterations between two last.ckpt")
     help = "seconds that processes wait for each other to start"
     parser.add_argument("--join_seconds", type=float, default=120, help=help)
     parser.add_argument("--pictures_every", type=int, default=1000, help="iterations between two pictures; 0 for none")
     parser.add_subclass_arguments(DiscreteData, "data")
-    parser.add_class_arguments(EBMModule, "model", sub_configs=True, skip={"seed"})
-    parser.add_class_arguments(AISLikelihood, "evaluation")
+    parser.add_class_arguments(EBMModule, "model", sub_configs=True, skip={"seed", *_chosen("model")})
+    parser.add_class_arguments(AISLikelihood, "evaluation", skip=_chosen("evaluation"))
     parser.add_class_arguments(AveragedWeights, "ema")
     parser.add_class_arguments(DivergenceGuard, "guard")
     parser.add_class_arguments(Adaptation, "adaptation")
@@ -111,18 +129,28 @@ def build_parser(prog: str = "python -m gwg_dist.fit", description: str | None =
         instantiate=False,
         fail_untyped=False,
         sub_configs=True,
-        skip={*FIXED_TRAINER_SETTINGS.split()},
+        skip={*FIXED_TRAINER_SETTINGS.split(), *_chosen("trainer")},
     )
+    for key, (kind, help) in CHOSEN.items():
+        parser.add_argument(f"--{key}", type=kind | Literal["auto"], default=AUTO, help=help)
     parser.link_arguments("data", "model.energy.init_args.space", compute_fn=_space_of, apply_on="instantiate")
     parser.set_defaults(DEFAULTS)
     return parser
 
 
 def instantiate(parser: Parser, config: Namespace) -> Namespace:
-    """The objects of a config. Raises InputError where a class refuses its settings, or one those of another."""
+    """The objects of a config, in which every "auto" becomes a choice for its data; ``choices`` are those.
+
+    Raises InputError where a class refuses its settings, or one those of another.
+    """
     check_optimizer(config)
     try:
-        objects = parser.instantiate(config)
+        data = instantiate_data(parser, config)
+        choices = settle(parser, config, data)
+        with_data = config.clone()
+        with_data.data = data
+        objects = parser.instantiate(with_data)
+        objects.choices = choices
         objects.model.chains.check_batch(objects.data.batch_size)
         refusal = objects.model.sampler.refusal(objects.model.target)
         if refusal is not None:
@@ -146,12 +174,37 @@ def check_optimizer(config: Namespace) -> None:
         raise InputError(f"model.optimizer must be a subclass of torch.optim.Optimizer, got {path or given}")
 
 
+def recall(parser: Parser, config: Namespace, path: Path) -> None:
+    """Replace every "auto" of ``config`` by what a run has written down in its config.yaml, where there is one."""
+    if path.is_file():
+        with trust.allowing(parser.trusted):
+            kept = parser.parse_path(path)
+        for key in (*CHOSEN, "model.chains.init_args.size"):
+            if config.get(key) == AUTO and kept.get(key) is not None:
+                config[key] = kept[key]
+
+
+def instantiate_data(parser: Parser, config: Namespace) -> DiscreteData:
+    """The data alone, of which everything else may be chosen; ``parser`` has read ``config``."""
+    part = make_parser("data", None)
+    part.trusted = parser.trusted
+    part.add_subclass_arguments(DiscreteData, "data")
+    return part.instantiate(Namespace(data=config.data)).data
+
+
 def check(config: Namespace) -> None:
     """Raise InputError for a setting of the run itself that is outside its range."""
     for good, message in (
         (0 <= config.seed < 2**32, f"seed must lie in 0 to 2^32 - 1, got {config.seed}"),
         (config.num_threads >= 1, f"num_threads must be positive, got {config.num_threads}"),
-        (config.trainer.max_steps >= 1, f"trainer.max_steps must be positive, got {config.trainer.max_steps}"),
+        (
+            config.trainer.max_steps == AUTO or config.trainer.max_steps >= 1,
+            f"trainer.max_steps must be positive, got {config.trainer.max_steps}",
+        ),
+        (
+            config.max_minutes is None or 0 < config.max_minutes < math.inf,
+            f"max_minutes must be positive, got {config.max_minutes}",
+        ),
         (config.join_seconds > 0, f"join_seconds must be positive, got {config.join_seconds}"),
         (
             str(config.trainer.precision) not in HALF_PRECISIONS,
@@ -184,6 +237,11 @@ def save_config(parser: Parser, config: Namespace, path: Path) -> None:
             number += 1
         write_text(path.with_name(f"config.{number}.yaml"), before)
     write_text(path, text)
+
+
+def _chosen(group: str) -> set[str | int]:
+    """The names of the settings of a group that a run may choose itself."""
+    return {key.removeprefix(f"{group}.") for key in CHOSEN if key.startswith(f"{group}.")}
 
 
 def _space_of(data: DiscreteData) -> Any:

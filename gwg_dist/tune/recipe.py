@@ -10,8 +10,10 @@ from typing import Any
 
 from jsonargparse import ArgumentError, Namespace
 
+from gwg_dist.data import DiscreteData
 from gwg_dist.tools.errors import InputError
-from gwg_dist.training.settings import build_parser, check, instantiate
+from gwg_dist.training.recipe import settle
+from gwg_dist.training.settings import build_parser, check, instantiate, instantiate_data
 from gwg_dist.training.trainer import yardstick
 from gwg_dist.tune.space import SearchSpace, end_points, sorted_keys
 from gwg_dist.tune.sweep import TrialStart
@@ -67,6 +69,7 @@ class Recipe:
         self._parser = build_parser()
         self._parser.exit_on_error = False
         self._parser.trusts_values = False  # settings and space stand in a file
+        self._data: dict[str, DiscreteData] = {}
         self._left_out: set[tuple[str, str, str]] = set()
 
     def keep_experiment(self, path: Path) -> None:
@@ -96,8 +99,13 @@ class Recipe:
         return TrialStart(number, point, left_out, tuple(self._args(settings | more)), os.getcwd())
 
     def config(self, point: dict[str, Any]) -> Namespace:
-        """The resolved settings. Raises InputError."""
-        return self._parse(self.settings(point))
+        """The resolved settings, with what each trial will choose for its data. Raises InputError."""
+        config = self._parse(self.settings(point))
+        name = json.dumps(config.data.as_dict(), default=str, sort_keys=True)
+        if name not in self._data:
+            self._data[name] = instantiate_data(self._parser, config)
+        settle(self._parser, config, self._data[name])
+        return config
 
     def dump(self, point: dict[str, Any]) -> str:
         """The resolved settings as YAML that fit takes."""

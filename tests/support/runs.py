@@ -16,6 +16,9 @@ SMALL = [
     "--model.energy=RBMEnergy", "--model.energy.num_hidden=8", "--model.num_steps=2", "--model.chains.size=150",
     "--data.batch_size=20", "--evaluation.num_chains=10", "--evaluation.num_temperatures=10",
     "--evaluation.final_temperatures=10", "--trainer.accelerator=cpu",
+    # Pinned, because a run whose rate or rhythm hangs on its length is not the beginning of a longer one.
+    "--model.learning_rate=3e-3", "--model.warmup_iterations=0", "--model.cooldown=0", "--model.weight_decay=0",
+    "--evaluation.every=1000",
 ]  # fmt: skip
 
 

@@ -22,7 +22,7 @@ EXPERIMENTS = sorted((ROOT / "configs/experiment").rglob("*.yaml"))
         (["--model.sampler.temprature=1"], "'temprature' is not accepted (did you mean model.sampler.temperature?)"),
         (["--model.energy=MPLEnergy"], "there is no class MPLEnergy (did you mean MLPEnergy?)"),
         (["--data=MNIST", "--data.rot=x"], "did you mean data.root?"),
-        (["--model.num_steps=many"], 'key "model.num_steps": Expected a int. Got value: many'),
+        (["--model.num_steps=many"], 'key "model.num_steps": Expected a int or auto. Got value: many'),
         (["--model.num_steps=0"], "num_steps must be positive, got 0"),
         (["--model.learning_rate=-1"], "learning_rate must be positive, got -1.0"),
         (["--model.sampler.temperature=-1"], "temperature must be positive and finite, got -1.0"),
