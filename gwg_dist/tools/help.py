@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
-import os
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+from gwg_dist.tools.cache import cache_folder, is_private, keeping
 
 PACKAGE = Path(__file__).parents[1]
 BELOW = ("torch", "lightning", "jsonargparse")
@@ -24,26 +25,22 @@ def show_help(prog: str, make: Callable[[], str]) -> None:
     """Print the help page of ``prog``: the one that was kept, or else the one that ``make`` returns, which is kept."""
     page = _page(prog)
     try:
-        text = page.read_text()
-    except OSError:
+        text = page.read_text() if is_private(page) else ""
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    if not text:
         text = make()
         with contextlib.suppress(OSError):  # the next call makes it again
             _keep(page, text)
     sys.stdout.write(text)
 
 
-def cache_folder() -> Path:
-    """Where this user keeps what programs can make again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gwg_dist"
-
-
 def _keep(page: Path, text: str) -> None:
     page.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     for older in page.parent.glob(f"{page.stem.rpartition('-')[0]}-*.txt"):
         older.unlink(missing_ok=True)
-    beside = page.with_suffix(f".{os.getpid()}.tmp")
-    beside.write_text(text)
-    beside.replace(page)
+    with keeping(page) as beside:
+        beside.write_text(text)
 
 
 def _page(prog: str) -> Path:

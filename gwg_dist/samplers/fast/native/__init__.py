@@ -12,9 +12,9 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from typing import Any
 from torch import Tensor
 
 from gwg_dist.samplers.fast.native.signatures import Argument, signature, value_of
+from gwg_dist.tools.cache import cache_folder, is_private, keeping
 
 SOURCES = [Path(__file__).with_name(name) for name in ("kernels.c", "all_moves.h")]
 # Sums may be reordered, so that they vectorise; NaN, infinity and the process's rounding mode stay what they are.
@@ -43,7 +44,7 @@ LATE = Late()
 
 @cache
 def compiler() -> str | None:
-    """The C compiler's path or name: ``CC``, or what is on the path."""
+    """The C compiler's path or name, which options may follow: ``CC``, or what is on the path."""
     return os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 
 
@@ -54,10 +55,11 @@ def library() -> ctypes.CDLL | None:
     if os.environ.get("GWG_DIST_NATIVE") == "0" or program is None:
         return None
     text = "".join(source.read_text() for source in SOURCES)
-    key = hashlib.sha256(f"{text}{FLAGS}{program}{_processor()}".encode()).hexdigest()[:16]
+    machine = f"{_processor()}{platform.libc_ver()}"
+    key = hashlib.sha256(f"{text}{FLAGS}{program}{machine}".encode()).hexdigest()[:16]
     try:
         return ctypes.CDLL(str(_built(program, key)))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
         logger.warning("no native kernels, %s fails: %s", program, error)
         return None
 
@@ -126,22 +128,34 @@ def _described(value: object) -> str:
 
 
 def _built(program: str, key: str) -> Path:
-    """The library of this key, compiled where it is not there yet; processes may race, the last rename wins."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gwg_dist"
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        writable = os.access(folder, os.W_OK)
-    except OSError:
-        writable = False
-    if not writable:
-        folder = Path(tempfile.mkdtemp(prefix="gwg_dist_"))
-    path = folder / f"kernels-{key}.so"
-    if not path.exists():
-        with tempfile.NamedTemporaryFile(dir=folder, suffix=".so", delete=False) as unfinished:
-            command = [program, *FLAGS, "-o", unfinished.name, str(SOURCES[0]), "-lm"]
-        subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT_S)
-        os.replace(unfinished.name, path)
+    """The library of this key, compiled where there is none or what is there is not what was compiled.
+
+    Its length and its digest are in a file beside it. Processes may race, the last rename wins.
+    """
+    path = cache_folder() / f"kernels-{key}.so"
+    if not _is_whole(path):
+        with keeping(path) as unfinished:
+            command = [*shlex.split(program), *FLAGS, "-o", str(unfinished), str(SOURCES[0]), "-lm"]
+            subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT_S)
+            with keeping(_sum_of(path)) as beside:
+                beside.write_text(_sum(unfinished))
     return path
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a library is this user's and has the bytes that were compiled: loading another can end the process."""
+    if not (is_private(path) and is_private(_sum_of(path))):
+        return False
+    return _sum_of(path).read_text() == _sum(path)
+
+
+def _sum_of(path: Path) -> Path:
+    return path.with_suffix(".sum")
+
+
+def _sum(path: Path) -> str:
+    contents = path.read_bytes()
+    return f"{len(contents)} bytes, sha256 {hashlib.sha256(contents).hexdigest()}"
 
 
 def _processor() -> str:
