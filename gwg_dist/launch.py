@@ -21,6 +21,7 @@ from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.terminal import quiet, say
 
 SCRIPT, SETTINGS = "job.sbatch", "launched.yaml"
+LONGEST_WARNING = 65535
 
 TEMPLATE = r"""#!/usr/bin/env bash
 {header}
@@ -58,6 +59,11 @@ if [[ $again == yes && $idle -lt 3 && $(scontrol show job "$job") == *JobState=R
 fi
 exit $code
 """
+
+# Lines of the user's own; what they call may fail inside as it likes.
+SETUP = """trap 'echo "setup: exit code $? of: $BASH_COMMAND" >&2; exit 2' ERR
+{}
+trap - ERR"""
 
 
 def launch(
@@ -99,7 +105,7 @@ def launch(
         seeds: an array of runs, one a seed, each in its own folder seed-N: 0-9, or 0,3,7.
         name: name of the job.
         warning: seconds before the limit at which the run is told to save and stop.
-        setup: shell lines before the run, e.g. "module load cuda".
+        setup: shell lines before the run, e.g. "module load cuda"; one that fails ends the job.
         container: what comes before python, e.g. "apptainer exec --nv image.sif".
         srun: more options of srun.
         python: the interpreter on the machines; this one by default, "python" in a container.
@@ -122,7 +128,7 @@ def launch(
             "job-name": name, "nodes": nodes, "ntasks-per-node": per_node, "gres": f"gpu:{gpus}" if gpus else None,
             "cpus-per-task": cpus, "mem": memory, "time": time, "signal": f"SIGUSR1@{warning}", "array": seeds,
             "partition": partition, "account": account, "qos": qos, "constraint": constraint,
-            "output": f"{folder}/slurm-{'%A_%a' if seeds else '%j'}.out", "chdir": Path.cwd(),
+            "output": f"{str(folder).replace('%', '%%')}/slurm-{'%A_%a' if seeds else '%j'}.out", "chdir": Path.cwd(),
         },
         command=f"{srun} {container} {shlex.quote(interpreter)} -m gwg_dist.fit {settings}",
         run=shlex.quote(str(folder)) + ("/seed-$SLURM_ARRAY_TASK_ID" if seeds else ""), checkpoint=checkpoint,
@@ -143,14 +149,27 @@ def check_job(
     if min(nodes, processes, cpus) < 1 or gpus < 0:
         counts = f"nodes {nodes}, gpus {gpus}, processes {processes}, cpus {cpus}"
         raise InputError(f"nodes, processes and cpus must be positive, gpus not negative, got {counts}")
-    if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", time):
+    if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", time) or not seconds_of(time):
         raise InputError(f"time must be like 04:00:00 or 2-00:00:00, got {time}")
-    if re.fullmatch(r"(00:)?(\d\d?:\d\d|\d)", time) and warning >= 60 * int(time.removeprefix("00:").split(":")[0]):
-        raise InputError(f"warning must be shorter than time ({time}), got {warning} s")
+    if not 0 < warning < seconds_of(time):
+        raise InputError(f"warning must be positive and shorter than time ({time}), got {warning} s")
+    if warning > LONGEST_WARNING:
+        raise InputError(f"warning must be at most {LONGEST_WARNING} s, which is what SLURM takes, got {warning} s")
     if seeds is not None and not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", seeds):
         raise InputError(f"seeds must be like 0-9 or 0,3,7, got {seeds}")
     if name in ("bash", "interactive"):
         raise InputError(f"name: Lightning takes a job called {name} for a shell; choose another")
+
+
+def seconds_of(time: str) -> int:
+    """Seconds of a limit as sbatch reads it: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S."""
+    days, dash, rest = time.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if dash:
+        hours, minutes, seconds = (*parts, 0, 0)[:3]
+        return ((int(days) * 24 + hours) * 60 + minutes) * 60 + seconds
+    hours, minutes, seconds = parts if len(parts) == 3 else (0, *parts, 0)[:3]
+    return (hours * 60 + minutes) * 60 + seconds
 
 
 def resolve(fit: list[str], per_node: int, nodes: int) -> tuple[Path, str, str]:
@@ -188,7 +207,7 @@ def script(
         command: command for srun, without the folder and the checkpoint.
         run: the folder, as the shell reads it.
         checkpoint: a file, or "last".
-        setup: lines before.
+        setup: lines before; one that fails ends the job.
         comment: a line above them.
     """
     options = {**options, "requeue": "", "open-mode": "append"}
@@ -199,7 +218,7 @@ def script(
     if comment:
         lines.append(f"# {comment}")
     return TEMPLATE.format(
-        header="\n".join(lines), setup=setup, command=command.strip(), run=run,
+        header="\n".join(lines), setup=SETUP.format(setup) if setup else "", command=command.strip(), run=run,
         checkpoint=shlex.quote(checkpoint),
     )  # fmt: skip
 

@@ -188,3 +188,12 @@ def test_what_does_not_fit_is_one_line(
     assert expected in errors[0]
     assert "Traceback" not in output.read_text()
     assert cluster.shown(job, "ExitCode") == "2:0"
+
+
+def test_a_setup_that_fails_says_so_in_a_folder_with_a_percent(cluster: slurm.Cluster, tmp_path: Path) -> None:
+    folder = tmp_path / "50% of %j"
+    job = submit(cluster, folder, "--setup=cd /nowhere")
+    cluster.wait(lambda: cluster.state(job) == "FAILED", "the job has failed")
+    assert cluster.shown(job, "ExitCode") == "2:0"
+    assert "setup: exit code 1 of: cd /nowhere" in (folder / f"slurm-{job}.out").read_text()
+    assert not (folder / "last.ckpt").exists()
