@@ -3,8 +3,22 @@
 from gwg_dist.batch import Batch
 from gwg_dist.data.arrays import Arrays
 from gwg_dist.data.base import DiscreteData, Splits
+from gwg_dist.data.describe import describe
 from gwg_dist.data.digits import Digits
+from gwg_dist.data.images import Images
 from gwg_dist.data.ising import IsingSamples
 from gwg_dist.data.mnist import MNIST
+from gwg_dist.data.tables import Table
 
-__all__ = ["MNIST", "Arrays", "Batch", "Digits", "DiscreteData", "IsingSamples", "Splits"]
+__all__ = [
+    "MNIST",
+    "Arrays",
+    "Batch",
+    "Digits",
+    "DiscreteData",
+    "Images",
+    "IsingSamples",
+    "Splits",
+    "Table",
+    "describe",
+]

@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -24,6 +25,7 @@ from gwg_dist.tools.distributed import rank, share, world_size
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.seeding import fixed_generator, make_generator
 
+FOLDER = "folder"  # among the sources of a class: a folder of files
 BINARIZATIONS = ("dynamic", "static", "threshold")
 
 
@@ -72,6 +74,12 @@ class DiscreteData(LightningDataModule, ABC):
         ValueError: a batch_size below 1.
     """
 
+    sources: ClassVar[tuple[str, ...]] = ()
+    """What a user's own data of this class come as: suffixes of files such as ".npz", or FOLDER."""
+
+    paths: ClassVar[tuple[str, ...]] = ()
+    """The settings that hold a path; a run keeps them absolute."""
+
     def __init__(self, space: Space, *, batch_size: int = 100) -> None:
         super().__init__()
         if batch_size < 1:
@@ -79,6 +87,7 @@ class DiscreteData(LightningDataModule, ABC):
         self.space = space
         self.batch_size = batch_size
         self.seed = 0
+        self.notes: list[str] = []  # what was found out about the data, for people
         self._splits: Splits | None = None
         self._order: tuple[int, Tensor] | None = None
 

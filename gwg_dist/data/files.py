@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+import difflib
+import zlib
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 
 from gwg_dist.tools.errors import InputError
+
+
+def existing(path: str | Path, name: str, *, folder: bool = False) -> Path:
+    """``path`` where there is such a file, or folder. Raises InputError otherwise, with the name most like it."""
+    path = Path(path).expanduser()
+    kind, there = ("folder", path.is_dir()) if folder else ("file", path.is_file())
+    if there:
+        return path
+    if path.exists():
+        raise InputError(f"{name}: {path} is no {kind}")
+    near: list[str] = []
+    if path.parent.is_dir():
+        near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
+    hint = f" (did you mean {path.with_name(near[0])}?)" if near else ""
+    raise InputError(f"{name}: there is no {kind} {path}{hint}")
+
+
+def check_held_out(held_out: float) -> float:
+    """``held_out`` itself. Raises ValueError unless it is a fraction that leaves points to train on."""
+    if not 0 < held_out < 0.5:
+        raise ValueError(f"held_out must lie in (0, 0.5), got {held_out}")
+    return held_out
 
 
 def read_arrays(path: str | Path, name: str) -> dict[str, np.ndarray]:
@@ -20,15 +44,15 @@ def read_arrays(path: str | Path, name: str) -> dict[str, np.ndarray]:
     Raises:
         InputError: no such file, another suffix, a damaged file, pickled objects.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{name}: there is no file {path}")
-    if path.suffix not in (".npz", ".npy"):
+    path = existing(path, name)
+    if path.suffix.lower() not in (".npz", ".npy"):
         raise InputError(f"{name}: expected a .npz or .npy file, got {path}")
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return {"x": loaded}
         return {key: loaded[key] for key in loaded.files}
-    except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
+    except MemoryError as error:
+        raise InputError(f"{name}: {path} does not fit into memory: {error}") from error
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile, NotImplementedError, zlib.error) as error:
         raise InputError(f"{name}: {path} is damaged or holds more than plain arrays: {error}") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -42,6 +43,8 @@ class MNIST(DiscreteData):
         root: a folder with mnist.npz (x_train, x_test), the idx files or the published .amat files, or a .npz itself;
             what it lacks is downloaded into it.
     """
+
+    paths: ClassVar[tuple[str, ...]] = ("root",)
 
     def __init__(self, *, batch_size: int = 100, binarization: str = "dynamic", root: str = "data") -> None:
         check_binarization(binarization, "published")

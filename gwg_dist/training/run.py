@@ -15,6 +15,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import Strategy
 
+from gwg_dist.data import describe
 from gwg_dist.module import EBMModule
 from gwg_dist.tools.commands import Parser, plain
 from gwg_dist.tools.distributed import launched_rank
@@ -120,7 +121,9 @@ def build(parser: Parser, config: Namespace) -> Namespace:
     if launched_rank() == 0:
         with console.status("reading the data"):
             objects.data.prepare_data()
-            _ = objects.data.splits
+            lines = describe(objects.data)
+        for line in lines:
+            say(line)
     return objects
 
 

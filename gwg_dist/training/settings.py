@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from torch.optim import Optimizer
 from gwg_dist.callbacks import Adaptation, AISLikelihood, AveragedWeights, DivergenceGuard, Pace
 from gwg_dist.chains import ChainSource
 from gwg_dist.data import DiscreteData
+from gwg_dist.data.paths import named_data, with_absolute_paths
 from gwg_dist.energies import Energy
 from gwg_dist.module import EBMModule
 from gwg_dist.objectives import Objective
@@ -61,6 +63,7 @@ CHOSEN: dict[str, tuple[Any, str]] = {
     "trainer.max_steps": (int, "iterations of the run"),
 }
 HALF_PRECISIONS = ("16-true", "bf16-true", "transformer-engine", "transformer-engine-float16")
+FLAGS = (trust.OPTION, "--print_config")  # what may stand alone, and takes a value after "=" otherwise
 NOT_KEPT = ("config", "trust", "run_dir", "ckpt_path")  # where a run is and whom it trusts, not what it is
 
 
@@ -98,6 +101,30 @@ class RunParser(Parser):
             for key in self.picked.keys() & {action.dest for action in self._actions}:
                 defaults[key] = copy.deepcopy(self.get_default(key))
         return defaults
+
+    def parse_args(
+        self,
+        args: Sequence[str] | None = None,
+        namespace: Namespace | None = None,
+        env: bool | None = None,
+        defaults: bool = True,
+        **kwargs: Any,
+    ) -> Namespace:
+        """Parse; a path stands for the data set that reads it, and paths of data become absolute."""
+        args = list(sys.argv[1:] if args is None else args)
+        if "data" not in {action.dest for action in self._actions}:  # the parser of a class that was picked
+            return super().parse_args(args, namespace, env, defaults, **kwargs)
+        try:
+            args = named_data(args, self._takes_value)
+        except InputError as error:
+            self.error(str(error))
+        config = super().parse_args(args, namespace, env, defaults, **kwargs)
+        with_absolute_paths(config.data)
+        return config
+
+    def _takes_value(self, option: str) -> bool:
+        action = self._option_string_actions.get(option)
+        return option not in FLAGS and (action is None or action.nargs != 0)
 
 
 def build_parser(prog: str = "python -m gwg_dist.fit", description: str | None = None) -> Parser:

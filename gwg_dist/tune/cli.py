@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 import gwg_dist.tune
+from gwg_dist.data.paths import named_data
 from gwg_dist.tools import trust
 from gwg_dist.tools.commands import Parser, errors_for_people, make_parser
 from gwg_dist.tools.errors import InputError
@@ -56,7 +57,7 @@ def main(args: list[str] | None = None) -> None:
     resumed = config.pop("resume") is not None
     config.pop("config")
     with errors_for_people():
-        config["settings"] = config["settings"] | fit_settings(settings)
+        config["settings"] = config["settings"] | fit_settings(named_data(settings, lambda _: True))
         code = run(Sweep(**config), resumed=resumed, trust=",".join(trusted))
     sys.exit(code)
 
