@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from gwg_dist.tools.files import write_json
 from gwg_dist.tools.provenance import provenance
 from gwg_dist.tools.terminal import console, make_progress, quiet, say, track
 
-DDP = "ddp"
+DDP, RECIPE = "ddp", "recipe"
 TABLE_WIDTH = 160
 
 
@@ -33,18 +34,29 @@ def bench(
     backend: str = "auto",
     out: str = "bench.json",
     device: str | None = None,
+    minutes: float = 3.0,
+    seeds: tuple[int, ...] = (0,),
+    sets: str = "",
+    data_dir: str | None = None,
+    runs: str | None = None,
 ) -> Path:
     """Print the table and write the figures as JSON with hardware and versions.
 
     Args:
         quick: shorter and three rounds.
         sweep: step time against chains, sites and categories instead, with a plot beside the JSON.
-        only: rows whose name contains this, in any case; "ddp" times one process against two.
+        only: rows whose name contains this, in any case; "ddp" times one process against two, "recipe" trains by all
+            defaults on a dozen kinds of data.
         num_chains: chains in a batch.
         rounds: alternations.
         backend: of our side, see ``gwg_dist.samplers.plan_chains``.
         out: the JSON file.
         device: "cpu" or "cuda"; a CUDA device where there is one.
+        minutes: of "recipe": what each run is given.
+        seeds: of "recipe": seeds of the runs.
+        sets: of "recipe": parts of the names of data sets, separated by commas; "" for all.
+        data_dir: of "recipe": folder of the files of data; sets whose file is not there are left out.
+        runs: of "recipe": folder of the runs; runs/recipe-TIME by default.
     """
     try:
         check_backend(backend)
@@ -61,6 +73,8 @@ def bench(
         from gwg_dist.bench.ddp import weak_scaling
 
         return written({"machine": provenance(where), "ddp": weak_scaling(quick=quick)}, path)
+    if only.lower() == RECIPE:
+        return recipe_bench(where, path, minutes=minutes, seeds=seeds, sets=sets, data_dir=data_dir, runs=runs)
     clock.pin(where)
     if sweep:
         from gwg_dist.bench.scaling import scaling
@@ -82,6 +96,28 @@ def bench(
     if not clock.has_bfloat16(where):
         console.print("bfloat16 is emulated on this CPU, tens of times slower: its rows are left out", soft_wrap=True)
     return written({"machine": machine, "rows": [timing._asdict() for timing in timings]}, path)
+
+
+def recipe_bench(
+    where: torch.device,
+    path: Path,
+    *,
+    minutes: float,
+    seeds: tuple[int, ...],
+    sets: str,
+    data_dir: str | None,
+    runs: str | None,
+) -> Path:
+    """Runs by all defaults: their table and their JSON."""
+    from gwg_dist.bench.recipe import outcome_table, recipe
+
+    folder = Path(runs or f"runs/recipe-{time.strftime('%Y%m%d-%H%M%S')}")
+    given = None if data_dir is None else Path(data_dir).expanduser()
+    rows = recipe(minutes=minutes, seeds=list(seeds), sets=sets, data_dir=given, folder=folder)
+    machine = provenance(where)
+    title = f"{minutes:g} minutes a run, {machine['device']}, {machine['code']}"
+    (console if console.is_terminal else Console(width=TABLE_WIDTH)).print(outcome_table(rows, title=title))
+    return written({"machine": machine, "minutes": minutes, "recipe": rows}, path)
 
 
 def written(content: dict, path: Path) -> Path:
