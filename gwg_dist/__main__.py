@@ -16,6 +16,7 @@ from pathlib import Path
 
 import gwg_dist
 from gwg_dist.tools.shipped import config_names
+from gwg_dist.tools.streams import quick_end
 
 PACKAGE = Path(__file__).parent
 COMPLETION = 'complete -o default -W "{words}" gwg_dist'
@@ -47,7 +48,9 @@ def main(args: list[str] | None = None) -> None:
     known = verbs()
     if name in known:
         module = f"gwg_dist.{name}.__main__" if known[name].name == "__main__.py" else f"gwg_dist.{name}"
-        importlib.import_module(module).main(args[1:])
+        with quick_end():
+            verb = importlib.import_module(module)
+        verb.main(args[1:])
     elif name in ("-h", "--help"):
         print(usage())
     elif name == "--version":

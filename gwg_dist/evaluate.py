@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gwg_dist.tools.commands import code_of_signal, run_command
 from gwg_dist.tools.errors import Stopped
+from gwg_dist.tools.streams import quick_end
 
 
 def evaluate(
@@ -38,7 +39,8 @@ def evaluate(
         device: "cpu", "cuda", "cuda:1", ...; a CUDA device where there is one.
         trust: modules outside gwg_dist whose classes the run's settings may name, with commas between; "*" for all.
     """
-    from gwg_dist.training.estimate import evaluate_run
+    with quick_end():
+        from gwg_dist.training.estimate import evaluate_run
 
     return evaluate_run(run, checkpoint, num_chains, num_temperatures, schedule, device, trust)
 

@@ -16,6 +16,7 @@ from gwg_dist.tools import trust
 from gwg_dist.tools.commands import Parser, code_of_signal, errors_for_people, expand_option
 from gwg_dist.tools.errors import Stopped
 from gwg_dist.tools.help import ASKS_FOR_HELP, show_help
+from gwg_dist.tools.streams import quick_end
 from gwg_dist.tools.terminal import quiet, say
 
 if TYPE_CHECKING:
@@ -28,25 +29,26 @@ PROG = "python -m gwg_dist.fit"
 def main(args: list[str] | None = None) -> None:
     """Parse, build, train, report.
 
-    Exits with 0 when done, 2 for a mistake, 3 for divergence, 1 where a peer or a disk failed; 75 where SIGTERM or
-    SIGUSR1 ended it and the same command line with --resume goes on; 130 for Ctrl-C.
+    Exits with 0 when done, 2 for a mistake, 3 for divergence, 1 where a peer or a disk failed; 75 where SIGTERM,
+    SIGUSR1 or SIGHUP ended it, or nobody reads its output any more, and --resume goes on; 130 for Ctrl-C.
     """
     typed = sys.argv[1:] if args is None else args
     if typed in ASKS_FOR_HELP:
         show_help(PROG, lambda: make_parser().format_help())
         return
-    from gwg_dist.tools.distributed import launched_rank
-    from gwg_dist.training.folder import find_place, resume_arguments
-    from gwg_dist.training.interruption import Interruption
-    from gwg_dist.training.living import owned
-    from gwg_dist.training.processes import job, take_launched_world
-    from gwg_dist.training.run import train
+    with quick_end():
+        from gwg_dist.tools.distributed import launched_rank
+        from gwg_dist.training.folder import find_place, resume_arguments
+        from gwg_dist.training.interruption import Interruption
+        from gwg_dist.training.living import owned
+        from gwg_dist.training.processes import job, take_launched_world
+        from gwg_dist.training.run import train
 
-    quiet()  # now, because Lightning sets its loggers up when it is imported
-    parser = make_parser()
-    config = parser.parse_args(expand_option(typed, "--resume", resume_arguments))
+        quiet()  # now, because Lightning sets its loggers up when it is imported
+        parser = make_parser()
+        config = parser.parse_args(expand_option(typed, "--resume", resume_arguments))
     place = None
-    with errors_for_people(), Interruption() as interruption:
+    with errors_for_people(), Interruption(patience=config.stop_seconds) as interruption:
         try:
             take_launched_world(config, typed)
             place = find_place(config)
@@ -70,12 +72,16 @@ def make_parser() -> Parser:
 def leave(place: Place | None, interruption: Interruption, trusting: str) -> None:
     """Say how to go on, and exit; a process that rank 0 started leaves the exit code to rank 0."""
     from gwg_dist.tools.distributed import launched_rank
+    from gwg_dist.training.folder import has_state
 
     interruption.tell_others()
     if interruption.is_child:
         sys.exit(0)
-    if launched_rank() == 0 and place is not None:
-        say(f"go on with: {PROG} --resume {place.folder}{trusting}")
+    if launched_rank() == 0:
+        if place is not None and has_state(place.folder):
+            say(f"go on with: {PROG} --resume {place.folder}{trusting}")
+        else:
+            say("stopped before there was anything to save")
     sys.exit(code_of_signal(interruption.received))
 
 

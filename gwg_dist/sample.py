@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gwg_dist.tools.commands import run_command
+from gwg_dist.tools.streams import quick_end
 
 
 def sample(
@@ -36,7 +37,8 @@ def sample(
         device: "cpu", "cuda", ...; a CUDA device where there is one.
         trust: modules outside gwg_dist whose classes the run's settings may name, with commas between; "*" for all.
     """
-    from gwg_dist.training.sampling import sample_run
+    with quick_end():
+        from gwg_dist.training.sampling import sample_run
 
     path = Path(out) if out is not None else Path(run) / f"samples-{num}.npz"
     return sample_run(run, num, num_steps, start, checkpoint, path, seed, device, trust)

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -208,6 +209,28 @@ class Watched(Callback):
 
     def write(self, phase: str) -> None:
         os.pwrite(self.phase, f"{phase:<12}".encode(), 0)
+
+
+class Calls(Callback):
+    """Calls what a test has put here, with the iteration, at the start of every iteration."""
+
+    function: Callable[[int], None] | None = None
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if Calls.function is not None:
+            Calls.function(trainer.global_step)
+
+
+class Stillborn(Callback):
+    """Kills a rank while the processes are being set up.
+
+    Args:
+        rank: its number.
+    """
+
+    def __init__(self, rank: int) -> None:
+        if int(os.environ.get("LOCAL_RANK", "0")) == rank:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class FullDisk(Callback):

@@ -5,6 +5,7 @@ In a single process every function of tensors is the identity. Not implemented: 
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
@@ -115,9 +116,9 @@ def join(address: str, port: int, *, rank: int, world_size: int, patience: float
     store = None
     while store is None:
         try:
-            store = TCPStore(address, port, is_master=rank == 0, timeout=SLICE, wait_for_workers=False)
-        except RuntimeError as error:
-            if "EADDRINUSE" in str(error):
+            store = _open_store(address, port, is_master=rank == 0)
+        except (RuntimeError, OSError) as error:
+            if "EADDRINUSE" in str(error) or getattr(error, "errno", None) == errno.EADDRINUSE:
                 raise LostError(f"rank 0 cannot listen at {where}: the port is in use; set MASTER_PORT") from error
             if time.monotonic() > end:
                 message = f"rank {rank} found no rank 0 at {where} within {patience:g} s"
@@ -133,6 +134,20 @@ def join(address: str, port: int, *, rank: int, world_size: int, patience: float
             )
         time.sleep(0.05)
     return store
+
+
+def _open_store(address: str, port: int, *, is_master: bool) -> Store:
+    """A store that serves this machine alone where the address is its own; torch's listens on all interfaces."""
+    if not (is_master and is_loopback(address)):
+        return TCPStore(address, port, is_master=is_master, timeout=SLICE, wait_for_workers=False)
+    with socket.create_server(("127.0.0.1", port)) as server:
+        listening = os.dup(server.fileno())
+    return TCPStore(address, port, is_master=True, timeout=SLICE, wait_for_workers=False, master_listen_fd=listening)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only processes of this machine reach the address. Raises OSError for an unknown host."""
+    return socket.gethostbyname(address).startswith("127.")
 
 
 def initialized() -> bool:

@@ -87,9 +87,23 @@ def newest_checkpoint(path: Path) -> tuple[Path, dict[str, Any]]:
         previous = path.with_name(PREVIOUS)
         if path.name != LAST or not previous.is_file():
             raise
-        checkpoint = read_checkpoint(previous)
+        try:
+            checkpoint = read_checkpoint(previous)
+        except InputError as other:
+            best = path.with_name(BEST)
+            way = f"; {best} may be whole: go on with --ckpt_path={best}" if best.is_file() else ""
+            raise InputError(f"{error}; {other}{way}") from other
         logger.warning("%s; going on with %s", error, previous)
         return previous, checkpoint
+
+
+def what_is_left(folder: Path) -> str:
+    """Which checkpoint the run in a folder leaves."""
+    try:
+        path, checkpoint = newest_checkpoint(folder / LAST)
+    except InputError:
+        return "no checkpoint was written yet"
+    return f"{path.name} is of iteration {checkpoint['global_step']}"
 
 
 def identity(module: EBMModule) -> dict[str, Any]:
@@ -102,41 +116,6 @@ def identity(module: EBMModule) -> dict[str, Any]:
         "smoothing": module.reference.smoothing,
         "optimizer": type(module.trainer.optimizers[0]).__name__,
     }
-
-
-def check_checkpoint(checkpoint: dict[str, Any], module: EBMModule) -> None:
-    """Raise InputError unless the checkpoint holds the weights of this very architecture."""
-    name = checkpoint.get("gwg_dist")
-    if name is None or "state_dict" not in checkpoint or "chains" not in checkpoint:
-        raise InputError("the checkpoint was not written by gwg_dist")
-    expected = {"energy": type(module.energy).__name__, "space": repr(module.space)}
-    found = {key: name[key] for key in expected}
-    if found != expected:
-        raise InputError(
-            f"the checkpoint is of {found['energy']} on {found['space']}, "
-            f"but this run is of {expected['energy']} on {expected['space']}"
-        )
-    ours = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-    theirs = {key: tuple(value.shape) for key, value in checkpoint["state_dict"].items()}
-    for key in sorted(ours.keys() | theirs.keys()):
-        if ours.get(key) != theirs.get(key):
-            raise InputError(
-                f"the checkpoint is of another model: {key} has shape {theirs.get(key, 'none')} there "
-                f"and {ours.get(key, 'none')} in this run"
-            )
-
-
-def check_resumable(checkpoint: dict[str, Any], module: EBMModule) -> None:
-    """Raise InputError unless training can go on from the checkpoint with these settings."""
-    check_checkpoint(checkpoint, module)
-    name = checkpoint["gwg_dist"]
-    optimizer = module.new_optimizer()
-    for setting, ours in (("smoothing", module.reference.smoothing), ("optimizer", type(optimizer).__name__)):
-        if name[setting] != ours:
-            raise InputError(
-                f"a resumed run keeps its {setting}: {name[setting]} in the checkpoint, {ours} in the settings"
-            )
-    module.chains.check_saved(checkpoint["chains"]["packed"])
 
 
 class RunCheckpoints(Checkpoint):

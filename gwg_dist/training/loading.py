@@ -12,7 +12,8 @@ from gwg_dist.callbacks import adapt
 from gwg_dist.data import DiscreteData
 from gwg_dist.module import EBMModule
 from gwg_dist.tools.errors import InputError
-from gwg_dist.training.checkpoints import check_checkpoint, newest_checkpoint
+from gwg_dist.training.checkpoints import newest_checkpoint
+from gwg_dist.training.contents import check_checkpoint
 from gwg_dist.training.folder import CONFIG, find_checkpoint
 from gwg_dist.training.settings import build_parser, instantiate
 

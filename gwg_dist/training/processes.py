@@ -8,8 +8,14 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import os
-from collections.abc import Iterator
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -18,13 +24,64 @@ from lightning.fabric.plugins.environments.cluster_environment import ClusterEnv
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch.distributed.constants import default_pg_timeout
 
-from gwg_dist.tools.distributed import any_rank, from_rank_0, initialized, join
+from gwg_dist.tools.commands import LOST
+from gwg_dist.tools.distributed import any_rank, from_rank_0, initialized, is_loopback, join
 from gwg_dist.tools.errors import InputError
+from gwg_dist.tools.terminal import say_error
+
+PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl
+STARTER = "GWG_DIST_STARTER"  # variable: number of the process that started this one
+LOOK_SECONDS = 0.5  # between two looks at processes that this one started
+LEAVE_SECONDS = 5.0  # in which a process finds by itself that another has died
+
+
+class Launcher(_SubprocessScriptLauncher):
+    """Starts the other processes of this machine; where one of them fails, this process ends with a line and code 1.
+
+    Lightning's own launcher ends it with SIGKILL.
+    """
+
+    def __init__(self, cluster_environment: ClusterEnvironment, num_processes: int, num_nodes: int) -> None:
+        super().__init__(cluster_environment, num_processes, num_nodes)
+        self.leaving = threading.Event()
+
+    def launch(self, function: Callable[..., Any], *args: Any, trainer: Trainer | None = None, **kwargs: Any) -> Any:
+        if not self.cluster_environment.creates_processes_externally:
+            self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
+            os.environ[STARTER] = str(os.getpid())
+            self._call_children_scripts()
+            threading.Thread(target=self._look_after, name="processes", daemon=True).start()
+        _set_num_threads_if_needed(num_processes=self.num_processes)
+        return function(*args, **kwargs)
+
+    def _look_after(self) -> None:
+        """Wait for the end of all, or the failure of one; where this process does not see that, end it."""
+        while all(process.poll() in (None, 0) for process in self.procs):
+            if all(process.poll() == 0 for process in self.procs):
+                return
+            time.sleep(LOOK_SECONDS)
+        failed = next(process for process in self.procs if process.poll() not in (None, 0))
+        seen = self.leaving.wait(LEAVE_SECONDS)
+        if seen:
+            time.sleep(LEAVE_SECONDS)  # it says why by itself, and has not ended yet
+        else:
+            rank = self.procs.index(failed) + 1
+            say_error(f"rank {rank} has ended early (process {failed.pid}, {ended_by(failed.returncode)})")
+        for process in self.procs:
+            process.kill()
+        os._exit(LOST)
+
+
+def ended_by(code: int) -> str:
+    """What a return code of ``subprocess`` says."""
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
 class ChainDDP(DDPStrategy):
@@ -38,11 +95,22 @@ class ChainDDP(DDPStrategy):
         super().__init__(broadcast_buffers=False)
         self.patience = patience
 
+    def _configure_launcher(self) -> None:
+        assert self.cluster_environment is not None
+        self._launcher = Launcher(self.cluster_environment, self.num_processes, self.num_nodes)
+
+    def teardown(self) -> None:
+        if isinstance(self._launcher, Launcher):
+            self._launcher.leaving.set()
+        super().teardown()
+
     def setup_distributed(self) -> None:
         """Raises LostError where processes do not meet in time."""
         environment = self.cluster_environment
         if not initialized() and environment is not None and not isinstance(environment, TorchElasticEnvironment):
             self.set_world_ranks()
+            if sys.platform == "linux" and is_loopback(environment.main_address):
+                os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # gloo listens as well
             store = join(
                 environment.main_address,
                 environment.main_port,
@@ -176,6 +244,17 @@ def meeting(device: str | None, *, patience: float = 60) -> Iterator[str | None]
 def _leave_group() -> None:
     if initialized():
         dist.destroy_process_group()
+
+
+def follow_starter() -> None:
+    """Hear SIGTERM when torchrun's agent, or the rank that started this process, ends without ending it. Linux alone.
+
+    Else a worker whose agent was killed trains on, for nobody.
+    """
+    if sys.platform == "linux" and (started_by_us() or TorchElasticEnvironment.detect()):
+        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)
+        if started_by_us() and os.environ.get(STARTER) not in (None, str(os.getppid()), str(os.getpid())):
+            os.kill(os.getpid(), signal.SIGTERM)  # it has ended already
 
 
 def started_by_us() -> bool:

@@ -24,9 +24,11 @@ from gwg_dist.tools.files import clear_scraps, make_folder
 from gwg_dist.tools.seeding import STREAMS
 from gwg_dist.tools.terminal import console, say
 from gwg_dist.training.budget import budget_of
-from gwg_dist.training.checkpoints import check_resumable, newest_checkpoint
-from gwg_dist.training.folder import CONFIG, DAMAGED, FILES, LAST, Place, mark_job
+from gwg_dist.training.checkpoints import newest_checkpoint, what_is_left
+from gwg_dist.training.contents import check_resumable
+from gwg_dist.training.folder import CONFIG, DAMAGED, FILES, Place, mark_job
 from gwg_dist.training.interruption import Interruption
+from gwg_dist.training.limit import nothing_left
 from gwg_dist.training.recipe import say_choices
 from gwg_dist.training.results import report
 from gwg_dist.training.settings import check, instantiate, recall, save_config, without_effect
@@ -92,6 +94,9 @@ def train(
         say(f"run folder: {place.folder}" + (f", going on from iteration {start}" if checkpoint else ""))
         if not budget:  # which says them once they are known
             say_choices(objects.choices)
+        through = None if budget else nothing_left(start, trainer.max_steps)
+        if through:
+            say(through)
     began = time.monotonic()
     try:
         trainer.fit(objects.model, datamodule=objects.data, ckpt_path=checkpoint, weights_only=True)
@@ -146,12 +151,3 @@ def prepare_folder(folder: Path, asked: Path | None, checkpoint: Path | None) ->
     clear_scraps(folder, FILES)
     if checkpoint != asked and asked is not None and asked.is_file():
         asked.replace(asked.with_name(DAMAGED))  # or it would become the previous one
-
-
-def what_is_left(folder: Path) -> str:
-    """Which checkpoint a run that has diverged leaves."""
-    try:
-        path, checkpoint = newest_checkpoint(folder / LAST)
-    except InputError:
-        return "no checkpoint was written yet"
-    return f"{path.name} is of iteration {checkpoint['global_step']}"

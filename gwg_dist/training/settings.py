@@ -142,6 +142,8 @@ def build_parser(prog: str = "python -m gwg_dist.fit", description: str | None =
     parser.add_argument("--checkpoint_every", type=int, default=500, help="iterations between two last.ckpt")
     help = "seconds that processes wait for each other to start"
     parser.add_argument("--join_seconds", type=float, default=120, help=help)
+    help = "seconds after a signal in which other processes must answer; then this one leaves without them"
+    parser.add_argument("--stop_seconds", type=float, default=30, help=help)
     parser.add_argument("--pictures_every", type=int, default=1000, help="iterations between two pictures; 0 for none")
     parser.add_subclass_arguments(DiscreteData, "data")
     parser.add_class_arguments(EBMModule, "model", sub_configs=True, skip={"seed", *_chosen("model")})
@@ -232,6 +234,7 @@ def check(config: Namespace) -> None:
             config.max_minutes is None or 0 < config.max_minutes < math.inf,
             f"max_minutes must be positive, got {config.max_minutes}",
         ),
+        (config.stop_seconds > 0, f"stop_seconds must be positive, got {config.stop_seconds}"),
         (config.join_seconds > 0, f"join_seconds must be positive, got {config.join_seconds}"),
         (
             str(config.trainer.precision) not in HALF_PRECISIONS,

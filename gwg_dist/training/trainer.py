@@ -15,10 +15,12 @@ from lightning.pytorch.strategies import Strategy
 
 from gwg_dist.callbacks import CouplingError, SamplePictures, TrainingMetrics, TrainingProgress
 from gwg_dist.evaluation import check_num_chains
+from gwg_dist.tools import trust
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.files import surviving
 from gwg_dist.training.checkpoints import AtomicCheckpointIO, RunCheckpoints
 from gwg_dist.training.interruption import Interruption
+from gwg_dist.training.limit import time_limit
 from gwg_dist.training.logs import MetricsFile, TensorBoardFile
 from gwg_dist.training.processes import ChainDDP, SameStart
 from gwg_dist.training.processes import environment as launched_environment
@@ -69,6 +71,7 @@ def make_trainer(
         SamplePictures(folder, every=config.pictures_every),
         *theirs,
         *callbacks,
+        *time_limit(settings.pop("max_time", None), trust.option_for(config)),
         RunCheckpoints(folder, every=config.checkpoint_every, yardstick=yardstick(config)),
     ]
     if settings.get("enable_progress_bar") is not False:

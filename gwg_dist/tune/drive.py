@@ -108,8 +108,9 @@ def make_tuner(plan: Plan, before: list[Trial], display: Display, stop: Stop) ->
 
 @contextmanager
 def handlers(stop: Stop) -> Iterator[None]:
-    """Within it Ctrl-C and SIGTERM end the sweep."""
-    previous = {number: signal.signal(number, stop.note) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Within it Ctrl-C, SIGTERM and SIGHUP end the sweep; nohup ignores the last."""
+    hangup = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else []
+    previous = {number: signal.signal(number, stop.note) for number in (signal.SIGINT, signal.SIGTERM, *hangup)}
     try:
         yield
     finally:

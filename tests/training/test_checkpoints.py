@@ -4,7 +4,9 @@ import os
 import pickle
 import resource
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -66,7 +68,60 @@ def test_both_damaged_is_an_error_that_names_the_file(
     shutil.copytree(stopped, run_dir)
     for name in ("last.ckpt", "previous.ckpt"):
         cut(run_dir / name)
-    assert "previous.ckpt is truncated or no checkpoint" in fails(fit.main, ["--resume", str(run_dir)], capsys)
+    message = fails(fit.main, ["--resume", str(run_dir)], capsys)
+    assert "last.ckpt is truncated or no checkpoint" in message
+    assert "previous.ckpt is truncated or no checkpoint" in message
+    assert f"{run_dir}/best.ckpt may be whole: go on with --ckpt_path={run_dir}/best.ckpt" in message
+    fit.main(["--resume", str(run_dir), f"--ckpt_path={run_dir}/best.ckpt", "--trainer.max_steps=21"])
+    assert checkpoint(run_dir / "last.ckpt")["global_step"] == 21
+
+
+def without(key: str) -> Callable[[dict], object]:
+    return lambda contents: contents.pop(key)
+
+
+def put(value: object, *keys: str | int) -> Callable[[dict], object]:
+    """What sets an entry, by the keys that lead to it."""
+
+    def change(contents: Any) -> None:
+        for key in keys[:-1]:
+            contents = contents[key]
+        contents[keys[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (without("current_model_state"), "the checkpoint is incomplete: it has no current_model_state"),
+        (without("averaging_state"), "it has no averaging_state"),
+        (without("optimizer_states"), "it has no optimizer_states"),
+        (without("callbacks"), "it has no callbacks"),
+        (without("global_step"), "it has no global_step"),
+        (put("one", "global_step"), "global_step is of type str"),
+        (put({}, "gwg_dist"), "it has no energy"),
+        (put(None, "chains"), "chains is of type NoneType"),
+        (put({}, "chains"), "it has no packed"),
+        (put(torch.zeros(3), "chains", "packed"), "the checkpoint's chains are no points of"),
+        (put(torch.zeros(150, 9, dtype=torch.uint8), "chains", "packed"), "the checkpoint's chains are no points of"),
+        (put([], "optimizer_states"), "its optimizer does not fit"),
+        (put({}, "optimizer_states", 0), "its optimizer does not fit"),
+        (put(torch.zeros(3, 3), "optimizer_states", 0, "state", 0, "exp_avg"), "exp_avg of the optimizer has shape"),
+        (put(torch.zeros(3), "current_model_state", "energy.weight"), "energy.weight has shape (3,) there"),
+        (put(1, "state_dict", "energy.weight"), "energy.weight has shape () there"),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_of_another_shape_is_one_line(
+    change: Callable[[dict], object], expected: str, stopped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contents = checkpoint(stopped / "last.ckpt")
+    change(contents)
+    path = tmp_path / "other.ckpt"
+    torch.save(contents, path)
+    args = [f"--config={stopped / 'config.yaml'}", f"--run_dir={tmp_path / 'run'}", f"--ckpt_path={path}"]
+    assert expected in fails(fit.main, args, capsys)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_hostile_pickle_is_refused(stopped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
