@@ -11,6 +11,7 @@ of a categorical point to category k. Not implemented: sites with different numb
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -373,3 +374,12 @@ def _rows(per_site: Tensor, num: int) -> Tensor:
 
 def _bit_positions(device: torch.device) -> Tensor:
     return torch.arange(8, dtype=torch.uint8, device=device)
+
+
+def read_space(text: str) -> Space:
+    """The space whose ``repr`` is ``text``. Raises ValueError where there is none."""
+    found = re.fullmatch(r"(Binary|Categorical)\((\((?:\d+, ?)+(?:\d+)?\))(?:, num_categories=(\d+))?\)", text)
+    if found is None or (found[1] == "Categorical") != (found[3] is not None):
+        raise ValueError(f"{text!r} is no space")
+    shape = [int(size) for size in re.findall(r"\d+", found[2])]
+    return Binary(shape) if found[3] is None else Categorical(shape, int(found[3]))

@@ -205,8 +205,9 @@ def nearest(word: str, candidates: list[str]) -> str | None:
 
 
 def subclasses(base: type) -> list[type]:
-    """All subclasses of ``base`` that have been imported, at any depth."""
-    return [sub for direct in base.__subclasses__() for sub in (direct, *subclasses(direct))]
+    """All subclasses of ``base`` that have been imported, at any depth, but for those of private names."""
+    found = [sub for direct in base.__subclasses__() for sub in (direct, *subclasses(direct))]
+    return [cls for cls in found if not cls.__name__.startswith("_")]
 
 
 def settings_of(cls: type) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,13 +10,14 @@ import torch
 from jsonargparse import ArgumentError
 
 from gwg_dist.callbacks import adapt
-from gwg_dist.data import DiscreteData
+from gwg_dist.data import DiscreteData, Splits
 from gwg_dist.module import EBMModule
+from gwg_dist.spaces import Space, read_space
 from gwg_dist.tools.errors import InputError
 from gwg_dist.training.checkpoints import newest_checkpoint
 from gwg_dist.training.contents import check_checkpoint
 from gwg_dist.training.folder import CONFIG, find_checkpoint
-from gwg_dist.training.settings import build_parser, instantiate
+from gwg_dist.training.settings import build_parser, instantiate, instantiate_data
 
 
 class LoadedRun(NamedTuple):
@@ -29,6 +31,8 @@ class LoadedRun(NamedTuple):
 
 def load_run(run: str | Path, checkpoint: str = "best", *, device: str | None = None, trust: str = "") -> LoadedRun:
     """Rebuild the model of a run, and the kernel that it adapted, from its config and one of its checkpoints.
+
+    The data are not read before somebody asks for points, and need not be there until then.
 
     Args:
         run: folder of the run.
@@ -51,9 +55,11 @@ def load_run(run: str | Path, checkpoint: str = "best", *, device: str | None = 
         config = parser.parse_args(["--config", str(config_path), f"--trust={trust}"])
     except ArgumentError as error:
         raise InputError(f"{config_path}: {parser.explain(str(error))}") from error
-    objects = instantiate(parser, config)
-    module: EBMModule = objects.model
     path, contents = newest_checkpoint(path)
+    batch_size = config.data.get("init_args.batch_size") or 1
+    data = _DataOfRun(stored_space(contents), lambda: instantiate_data(parser, config), batch_size=batch_size)
+    objects = instantiate(parser, config, data=data)
+    module: EBMModule = objects.model
     load_weights(module, contents)
     adapt(module, contents)
     module.seed = contents["gwg_dist"]["seed"]
@@ -61,7 +67,51 @@ def load_run(run: str | Path, checkpoint: str = "best", *, device: str | None = 
         module.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device: {device} cannot be used: {str(error).splitlines()[0]}") from error
-    return LoadedRun(module, objects.data, contents, path)
+    return LoadedRun(module, data, contents, path)
+
+
+class _DataOfRun(DiscreteData):
+    """The data of a run that are read when somebody asks for points; their file may be gone until then.
+
+    Args:
+        space: where the run's model lives.
+        make: makes the data set that the run's settings name.
+        batch_size: points in an iteration, on all ranks together.
+    """
+
+    def __init__(self, space: Space, make: Callable[[], DiscreteData], *, batch_size: int) -> None:
+        super().__init__(space, batch_size=batch_size)
+        self._make = make
+        self._made: DiscreteData | None = None
+
+    def prepare_data(self) -> None:
+        self._data().prepare_data()
+
+    def load(self) -> Splits:
+        """Raises InputError where the data are gone, or have become others."""
+        data = self._data()
+        if data.space != self.space:
+            raise InputError(f"the data are in {data.space} by now, but the run's model is for {self.space}")
+        return data.splits
+
+    def __getattr__(self, name: str) -> Any:
+        """What only the data set itself knows, such as the couplings of ``IsingSamples``."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._data(), name)
+
+    def _data(self) -> DiscreteData:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+
+def stored_space(checkpoint: dict[str, Any]) -> Space:
+    """The space of the model in a checkpoint. Raises InputError where it has none."""
+    try:
+        return read_space(checkpoint["gwg_dist"]["space"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError("the checkpoint was not written by gwg_dist") from error
 
 
 def load_weights(module: EBMModule, checkpoint: dict[str, Any]) -> None:

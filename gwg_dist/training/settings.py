@@ -167,14 +167,20 @@ def build_parser(prog: str = "python -m gwg_dist.fit", description: str | None =
     return parser
 
 
-def instantiate(parser: Parser, config: Namespace) -> Namespace:
+def instantiate(parser: Parser, config: Namespace, *, data: DiscreteData | None = None) -> Namespace:
     """The objects of a config, in which every "auto" becomes a choice for its data; ``choices`` are those.
 
-    Raises InputError where a class refuses its settings, or one those of another.
+    Args:
+        parser: has read ``config``.
+        config: settings of a run.
+        data: taken in place of those that the settings name.
+
+    Raises:
+        InputError: a class refuses its settings, or one those of another.
     """
     check_optimizer(config)
     try:
-        data = instantiate_data(parser, config)
+        data = data or instantiate_data(parser, config)
         choices = settle(parser, config, data)
         with_data = config.clone()
         with_data.data = data
@@ -214,11 +220,14 @@ def recall(parser: Parser, config: Namespace, path: Path) -> None:
 
 
 def instantiate_data(parser: Parser, config: Namespace) -> DiscreteData:
-    """The data alone, of which everything else may be chosen; ``parser`` has read ``config``."""
+    """The data alone, of which everything else may be chosen; ``parser`` has read ``config``. Raises InputError."""
     part = make_parser("data", None)
     part.trusted = parser.trusted
     part.add_subclass_arguments(DiscreteData, "data")
-    return part.instantiate(Namespace(data=config.data)).data
+    try:
+        return part.instantiate(Namespace(data=config.data)).data
+    except ValueError as error:
+        raise InputError(plain(str(error))) from error
 
 
 def check(config: Namespace) -> None:
