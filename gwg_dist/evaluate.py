@@ -23,9 +23,10 @@ def evaluate(
     num_temperatures: int = 5000,
     schedule: str = "linear",
     device: str | None = None,
+    out: str | None = None,
     trust: str = "",
-) -> Path:
-    """Print validation and test log-likelihoods in nats, and write them to RUN/evaluation/.
+) -> Path | None:
+    """Print validation and test log-likelihoods in nats, and write them to RUN/evaluation/ where that can be written.
 
     Where the space has at most 2^20 points, log Z is also summed exactly. An estimate that a signal stops waits in that
     folder, and the same command goes on with it.
@@ -37,12 +38,13 @@ def evaluate(
         num_temperatures: gradient evaluations a chain.
         schedule: schedule of beta, "linear" or "sigmoid".
         device: "cpu", "cuda", "cuda:1", ...; a CUDA device where there is one.
+        out: path of the .json; a file in RUN/evaluation by default.
         trust: modules outside gwg_dist whose classes the run's settings may name, with commas between; "*" for all.
     """
     with quick_end():
         from gwg_dist.training.estimate import evaluate_run
 
-    return evaluate_run(run, checkpoint, num_chains, num_temperatures, schedule, device, trust)
+    return evaluate_run(run, checkpoint, num_chains, num_temperatures, schedule, device, out, trust)
 
 
 def main(args: list[str] | None = None) -> None:

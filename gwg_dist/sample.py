@@ -32,7 +32,7 @@ def sample(
         num_steps: MCMC steps that each chain takes with the evaluated weights.
         start: "buffer", the checkpoint's persistent chains, or "reference", afresh; those need many more steps.
         checkpoint: "best", "last", or the path of a file.
-        out: path of the .npz; RUN/samples-NUM.npz by default.
+        out: path of the .npz; RUN/samples-NUM.npz by default, samples-NUM.npz here where RUN cannot be written to.
         seed: seed of the chains.
         device: "cpu", "cuda", ...; a CUDA device where there is one.
         trust: modules outside gwg_dist whose classes the run's settings may name, with commas between; "*" for all.
@@ -40,7 +40,7 @@ def sample(
     with quick_end():
         from gwg_dist.training.sampling import sample_run
 
-    path = Path(out) if out is not None else Path(run) / f"samples-{num}.npz"
+    path = Path(out) if out is not None else None
     return sample_run(run, num, num_steps, start, checkpoint, path, seed, device, trust)
 
 

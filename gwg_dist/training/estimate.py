@@ -17,7 +17,7 @@ from gwg_dist.evaluation import (
     exact_log_z,
     unnormalised_log_prob,
 )
-from gwg_dist.tools.distributed import rank, world_size
+from gwg_dist.tools.distributed import from_rank_0, rank, world_size
 from gwg_dist.tools.errors import InputError, Stopped
 from gwg_dist.tools.files import make_folder, surviving, write_json
 from gwg_dist.tools.provenance import provenance
@@ -39,9 +39,10 @@ def evaluate_run(
     num_temperatures: int,
     schedule: str,
     device: str | None,
+    out: str | None,
     trust: str,
-) -> Path:
-    """Estimate, print and write the likelihoods of a run; see ``gwg_dist.evaluate``. The path of the JSON.
+) -> Path | None:
+    """Estimate, print and write the likelihoods of a run; see ``gwg_dist.evaluate``. The path of the JSON, if any.
 
     Raises:
         InputError: a run, checkpoint, device or setting that cannot be used.
@@ -55,19 +56,36 @@ def evaluate_run(
             raise InputError(str(error)) from error
         loaded = load_run(run, checkpoint, device=mine, trust=trust)
         name = f"{loaded.path.stem}-{loaded.checkpoint['global_step']:07d}-{num_chains}x{num_temperatures}-{schedule}"
-        path = Path(run) / EVALUATION / f"{name}.json"
+        usual = Path(run) / EVALUATION / f"{name}.json"
+        path = where_to(Path(out) if out is not None else None, usual)
         if rank() == 0:
-            make_folder(path.parent, name="run")
             loaded.data.prepare_data()
         if world_size() > 1:
             dist.barrier()
         with Interruption(loaded.module.device) as interruption:
-            outcome = estimate(loaded, settings, path.with_suffix(".partial.pt"), interruption)
+            outcome = estimate(loaded, settings, (path or usual).with_suffix(".partial.pt"), interruption)
             if isinstance(outcome, Assessment) and rank() == 0:
-                tell(loaded, outcome, path)
+                tell(loaded, outcome, Path(run), path)
     if isinstance(outcome, Unfinished):
         raise Stopped(interruption.received)
     return path
+
+
+def where_to(asked: Path | None, usual: Path) -> Path | None:
+    """The file for the numbers: the one that is asked for, or the usual one; None where its folder cannot be written.
+
+    Called on every rank. Raises InputError where the one that is asked for cannot be written.
+    """
+    path: Path | None = asked or usual
+    if rank() == 0 and path is not None:
+        try:
+            make_folder(path.parent, name="out")
+        except InputError:
+            if asked is not None:
+                raise
+            say(f"{path.parent} cannot be written to: the estimate is printed and not kept; --out=FILE.json keeps it")
+            path = None
+    return from_rank_0(path)
 
 
 def estimate(
@@ -93,13 +111,14 @@ def estimate(
         return outcome
     waiting.write(outcome)
     if rank() == 0:
-        say(f"stopped after {outcome.t} of {outcome.num_temperatures} temperatures; the same command goes on")
+        then = "the same command goes on" if path.is_file() else "nothing of it is kept"
+        say(f"stopped after {outcome.t} of {outcome.num_temperatures} temperatures; {then}")
     return outcome
 
 
-def tell(loaded: LoadedRun, assessment: Assessment, path: Path) -> None:
-    """Print the estimate, the exact values where there are any, and write both."""
-    space, folder = loaded.module.space, path.parents[1]
+def tell(loaded: LoadedRun, assessment: Assessment, folder: Path, path: Path | None) -> None:
+    """Print the estimate, the exact values where there are any, and write both to ``path``, if any."""
+    space = loaded.module.space
     values = assessment_json(assessment, space, loaded.checkpoint, loaded.path)
     values["made by"] = provenance(loaded.module.device)
     console.print(assessment_table(assessment, space, title=title_of(loaded.path, loaded.checkpoint)))
@@ -110,9 +129,10 @@ def tell(loaded: LoadedRun, assessment: Assessment, path: Path) -> None:
     if loaded.module.space.num_states <= MAX_EXACT_STATES:
         values["exact"] = exact = exact_values(loaded)
         say(f"exact, by enumeration: log Z {exact['log_z']:.4f}, test {exact['test']:.4f} nats")
-    with surviving(path.name):
-        write_json(path, values)
-        say(f"written to {path}")
+    if path is not None:
+        with surviving(path.name):
+            write_json(path, values)
+            say(f"written to {path}")
 
 
 def exact_values(loaded: LoadedRun) -> dict[str, float]:

@@ -248,4 +248,5 @@ class Waiting:
     def delete(self) -> None:
         """The estimate is done; by rank 0."""
         if rank() == 0:
-            self.path.unlink(missing_ok=True)
+            with surviving("the estimate that was stopped"):
+                self.path.unlink(missing_ok=True)

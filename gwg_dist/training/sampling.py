@@ -25,7 +25,7 @@ def sample_run(
     num_steps: int,
     start: str,
     checkpoint: str,
-    path: Path,
+    out: Path | None,
     seed: int,
     device: str | None,
     trust: str,
@@ -36,9 +36,10 @@ def sample_run(
             raise InputError(f"{name} must be at least {least}, got {value}")
     if start not in STARTS:
         raise InputError(f"start must be one of {', '.join(STARTS)}, got {start!r}")
-    if path.suffix != ".npz":
-        raise InputError(f"out must end in .npz, got {path}")
+    if out is not None and out.suffix != ".npz":
+        raise InputError(f"out must end in .npz, got {out}")
     loaded = load_run(run, checkpoint, device=device, trust=trust)
+    path = out or usual_file(Path(run), f"samples-{num}.npz")
     make_folder(path.parent, name="out")
     module = loaded.module
     generator = make_generator(seed, "sample", device=module.device)
@@ -61,6 +62,15 @@ def sample_run(
     if save_grid(codes, module.space, picture):
         say(f"picture: {picture}")
     return path
+
+
+def usual_file(folder: Path, name: str) -> Path:
+    """The file in the run's folder; in the working folder where that cannot be written to."""
+    try:
+        make_folder(folder, name="out")
+    except InputError:
+        return Path(name)
+    return folder / name
 
 
 def start_codes(loaded: LoadedRun, num: int, start: str, generator: torch.Generator) -> Tensor:
