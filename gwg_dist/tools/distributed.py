@@ -146,8 +146,11 @@ def _open_store(address: str, port: int, *, is_master: bool) -> Store:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only processes of this machine reach the address. Raises OSError for an unknown host."""
-    return socket.gethostbyname(address).startswith("127.")
+    """Whether only processes of this machine reach the address."""
+    try:
+        return socket.gethostbyname(address).startswith("127.")
+    except OSError:
+        return False
 
 
 def initialized() -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gwg_dist import fit
-from gwg_dist.tools.distributed import join
+from gwg_dist.tools.distributed import is_loopback, join
 from tests import plugins
 from tests.cluster.test_preemption import CALM, DDP, alive, phase, processes, torchrun, wait_for
 from tests.conftest import ROOT
@@ -81,6 +81,11 @@ def test_where_processes_of_one_machine_meet_no_other_machine_can() -> None:
     listening = [line.split()[1] for name in ("tcp", "tcp6") for line in table(name) if line.split()[3] == "0A"]
     assert [where for where in listening if where.endswith(f":{port:04X}")] == [f"0100007F:{port:04X}"]
     del store
+
+
+def test_a_host_that_nobody_knows_is_not_this_machine() -> None:
+    assert is_loopback("127.0.0.1")
+    assert not is_loopback("no-such-host.invalid")
 
 
 def table(name: str) -> list[str]:
