@@ -3,6 +3,7 @@
 from gwg_dist.callbacks.adaptation import Adaptation, adapt
 from gwg_dist.callbacks.averaging import AveragedWeights
 from gwg_dist.callbacks.guard import DivergenceGuard
+from gwg_dist.callbacks.kernel import KernelChange, kernel_of
 from gwg_dist.callbacks.likelihood import AISLikelihood, assess_module
 from gwg_dist.callbacks.metrics import TrainingMetrics
 from gwg_dist.callbacks.pace import Pace
@@ -15,11 +16,13 @@ __all__ = [
     "AveragedWeights",
     "CouplingError",
     "DivergenceGuard",
+    "KernelChange",
     "Pace",
     "SamplePictures",
     "TrainingMetrics",
     "TrainingProgress",
     "adapt",
     "assess_module",
+    "kernel_of",
     "progress_of",
 ]

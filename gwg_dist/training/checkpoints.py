@@ -20,6 +20,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from gwg_dist.callbacks import kernel_of
 from gwg_dist.module import EBMModule
 from gwg_dist.tools.distributed import any_rank
 from gwg_dist.tools.errors import InputError, LostError
@@ -115,6 +116,7 @@ def identity(module: EBMModule) -> dict[str, Any]:
         "streams": STREAMS,
         "smoothing": module.reference.smoothing,
         "optimizer": type(module.trainer.optimizers[0]).__name__,
+        "kernel": kernel_of(module),
     }
 
 
