@@ -46,6 +46,7 @@ def main(args: list[str] | None = None) -> None:
 
         quiet()  # now, because Lightning sets its loggers up when it is imported
         parser = make_parser()
+    with errors_for_people():
         config = parser.parse_args(expand_option(typed, "--resume", resume_arguments))
     place = None
     with errors_for_people(), Interruption(patience=config.stop_seconds) as interruption:

@@ -20,6 +20,7 @@ from gwg_dist.spaces import Binary
 from gwg_dist.tools.errors import InputError
 
 NUM_VALIDATION = 10_000
+MAX_IMAGES = 1_000_000
 IDX_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 IDX_FILES: dict[str, str | None] = {
     "train-images-idx3-ubyte.gz": "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873",
@@ -94,9 +95,12 @@ def _images(arrays: dict[str, np.ndarray], field: str, path: Path) -> Tensor:
 
 def _read_idx(path: Path) -> Tensor:
     try:
-        raw = gzip.decompress(path.read_bytes())
-        header = np.frombuffer(raw, ">i4", count=4)
-        array = np.frombuffer(raw, np.uint8, offset=16).reshape(header[1], header[2] * header[3])
+        with gzip.open(path) as file:
+            _, num, height, width = np.frombuffer(file.read(16), ">i4", count=4).tolist()
+            if not 0 < num <= MAX_IMAGES or (height, width) != (28, 28):
+                raise ValueError(f"its header states {num} images of {height}x{width}")
+            raw = file.read(num * height * width + 1)  # no more than that, whatever the rest inflates to
+        array = np.frombuffer(raw, np.uint8).reshape(num, height * width)
     except (OSError, EOFError, ValueError) as error:
         raise InputError(f"data.root: {path} is not a gzipped idx file of images: {error}") from error
     return torch.from_numpy(array.copy())

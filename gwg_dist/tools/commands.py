@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import inspect
 import re
 import signal
@@ -21,6 +22,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from gwg_dist.tools import trust
 from gwg_dist.tools.errors import DivergedError, InputError, LostError
+from gwg_dist.tools.settings_files import check_settings_file
 from gwg_dist.tools.shipped import config_names, config_path
 from gwg_dist.tools.terminal import quiet, say_error
 
@@ -121,8 +123,16 @@ class Parser(ArgumentParser):
     def _named_file(self, option: str, name: str) -> str:
         """The path of a shipped file, or ``name`` as it is; where only a file will do, there must be one."""
         kind = self.named_files[option]
-        path = config_path(name, kind)
-        if option == "--config" and not Path(path).is_file():
+        try:
+            path = config_path(name, kind)
+            is_file = Path(path).is_file()
+            if is_file:
+                check_settings_file(path, option, keys=option in ("--config", "-c"))
+        except InputError as error:
+            self.error(str(error))
+        except OSError as error:
+            self.error(f"{option}: {shortened(name)}: {error.strerror}")
+        if option == "--config" and not is_file:
             names = config_names(kind)
             near = nearest(name, names)
             hint = f"did you mean {near}?" if near else f"by name there are {', '.join(names)}"
@@ -215,6 +225,11 @@ def settings_of(cls: type) -> list[str]:
     return [name for name in inspect.signature(cls).parameters if name != "space"]
 
 
+def shortened(text: str, length: int = 60) -> str:
+    """``text``, or its beginning where it is long."""
+    return text if len(text) <= length else f"{text[:length]}..."
+
+
 def fail(message: str, code: int = MISTAKE, *, on_every_rank: bool = False) -> NoReturn:
     """Print one line and exit; rank 0 alone prints unless ``on_every_rank``, for the others find the same."""
     from gwg_dist.tools.distributed import initialized, launched_rank
@@ -258,6 +273,10 @@ def errors_for_people() -> Iterator[None]:
         fail(str(error), code=DIVERGED)
     except LostError as error:
         fail(str(error), code=LOST, on_every_rank=not error.seen_by_all)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        fail(f"{shortened(str(error.filename))}: longer than a path can be")
     except RuntimeError as error:
         from gwg_dist.tools.distributed import peer_is_gone
 

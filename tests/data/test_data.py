@@ -1,5 +1,7 @@
 """Data sets: what they hold, that a batch depends on (seed, iteration) alone, and what bad files get."""
 
+import gzip
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -260,6 +262,25 @@ def test_bad_mnist_folders(tmp_path: Path) -> None:
     (tmp_path / "mnist.npz").unlink()
     with pytest.raises(InputError, match="not a gzipped idx file"):
         _ = MNIST(root=str(tmp_path)).splits
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [((2051, 2, 28, 28), "cannot reshape"), ((2051, 2**30, 28, 28), "states 1073741824 images of 28x28"),
+     ((2051, 1, 30000, 30000), "states 1 images of 30000x30000"), ((2051, -1, 28, 28), "states -1 images")],
+)  # fmt: skip
+def test_an_idx_file_is_read_no_further_than_its_header_states(
+    header: tuple[int, ...], message: str, tmp_path: Path
+) -> None:
+    """What follows may inflate a thousandfold."""
+    with gzip.open(tmp_path / "train-images-idx3-ubyte.gz", "wb", compresslevel=1) as file:
+        file.write(np.array(header, ">i4").tobytes() + bytes(64 << 20))
+    tracemalloc.start()
+    with pytest.raises(InputError, match=message):
+        MNIST(root=str(tmp_path)).load()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 << 20
 
 
 def test_ising_samples_have_the_exact_moments() -> None:
