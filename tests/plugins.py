@@ -17,7 +17,7 @@ from torch import Tensor
 from gwg_dist.batch import Batch
 from gwg_dist.callbacks import likelihood
 from gwg_dist.chains import DataChains
-from gwg_dist.energies import Energy
+from gwg_dist.energies import Energy, RBMEnergy
 from gwg_dist.objectives import Objective, ObjectiveResult
 from gwg_dist.samplers import Info, Sampler, SurrogateGWG, Target
 from gwg_dist.samplers.base import accept_probability, select
@@ -35,6 +35,18 @@ class Pairs(Energy):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.factor(x).square().sum(1)
+
+
+class SlowElsewhere(RBMEnergy):
+    """An RBM that takes its time on every rank but the first."""
+
+    def energy_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        time.sleep(0.01 * rank())
+        return super().energy_and_grad(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        time.sleep(0.05 * rank())
+        return super().forward(x)
 
 
 class StayState(NamedTuple):

@@ -9,6 +9,7 @@ machine that becomes slower makes a longer run.
 from __future__ import annotations
 
 import copy
+import statistics
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -23,7 +24,6 @@ from lightning.pytorch.callbacks import Callback
 from gwg_dist.batch import Batch
 from gwg_dist.callbacks import AISLikelihood, assess_module
 from gwg_dist.callbacks.averaging import averaged
-from gwg_dist.evaluation import AISSettings
 from gwg_dist.module import EBMModule
 from gwg_dist.tools.distributed import from_rank_0, launched_rank
 from gwg_dist.tools.terminal import say
@@ -33,7 +33,8 @@ from gwg_dist.training.recipe import MAX_TEMPERATURES, NUM_EVALUATIONS, Choice
 from gwg_dist.training.trainer import yardstick
 
 TRAINING_SHARE, EVALUATED_SHARE, FINAL_SHARE = 0.85, 0.05, 0.05  # of the time; the closing estimate may be two
-MEASURED_SHARE, WARM, MOST, FEW_TEMPERATURES = 0.03, 3, 100, 5
+MEASURED_SHARE, WARM, LEAST, MOST = 0.03, 3, 5, 100
+FEW, MANY = 5, 55  # temperatures of the estimates that are timed
 LOOP_SECONDS = 1.5e-3  # what Lightning's loop and the callbacks take in an iteration
 LEAST_TEMPERATURES = 50
 
@@ -101,20 +102,34 @@ def budget_of(config: Namespace, objects: Namespace, *, began: float, start: int
 
 def measure(trainer: Trainer, module: EBMModule, evaluation: AISLikelihood, seconds: float) -> Speed:
     """Time iterations and temperatures on a copy of ``module``; called on every rank, and rank 0's clock counts."""
-    duplicate = duplicate_of(trainer, module)
+    duplicate, patience = duplicate_of(trainer, module), MEASURED_SHARE * seconds
     step = iteration_of(duplicate)
     with torch.random.fork_rng(devices=[]):
         duplicate.setup("fit")
         duplicate.on_train_start()
-        for number in range(WARM):
+        for number in range(WARM):  # compiling is no part of an iteration
             step(number)
-        first = seconds_of(lambda: step(WARM))
-        num = from_rank_0(int(min(max(MEASURED_SHARE * seconds / first, 2), MOST)))
-        iteration = seconds_of(lambda: [step(number) for number in range(WARM + 1, WARM + 1 + num)]) / num
-        few = estimate_of(duplicate, evaluation.settings, FEW_TEMPERATURES)
-        few, num = from_rank_0((few, 20 if few > MEASURED_SHARE * seconds / 10 else 100))
-        temperature = max((estimate_of(duplicate, evaluation.settings, FEW_TEMPERATURES + num) - few) / num, 1e-6)
-    return Speed(iteration + LOOP_SECONDS, temperature, max(few - FEW_TEMPERATURES * temperature, 0.0))
+        iteration = typical(lambda: step(WARM), patience)
+
+        def estimate(num: int) -> None:
+            settings = replace(evaluation.settings, num_temperatures=num)
+            assess_module(duplicate, duplicate.data.splits, settings, iteration=0)
+
+        estimate(FEW)
+        few, many = (typical(lambda num=num: estimate(num), patience / 2) for num in (FEW, MANY))
+    temperature = (many - few) / (MANY - FEW) if many > few else many / MANY
+    return Speed(iteration + LOOP_SECONDS, temperature, max(few - FEW * temperature, 0.0))
+
+
+def typical(function: Callable[[], object], patience: float) -> float:
+    """Median seconds of a call, of several calls: what else the machine does in one of them does not count.
+
+    Called on every rank, which call equally often.
+    """
+    times = list[float]()
+    while from_rank_0(len(times) < LEAST or (len(times) < MOST and sum(times) < patience)):
+        times.append(seconds_of(function))
+    return statistics.median(times)
 
 
 def decide(config: Namespace, objects: Namespace, speed: Speed, left: float, *, start: int = 0) -> list[Choice]:
@@ -185,12 +200,6 @@ def iteration_of(module: EBMModule) -> Callable[[int], None]:
                 average.copy_(averaged(0.999, average, weight, torch.tensor(number)))
 
     return step
-
-
-def estimate_of(module: EBMModule, settings: AISSettings, num: int) -> float:
-    """Seconds of an estimate of ``num`` temperatures."""
-    shorter = replace(settings, num_temperatures=num)
-    return seconds_of(lambda: assess_module(module, module.data.splits, shorter, iteration=0))
 
 
 def seconds_of(function: Callable[[], object]) -> float:

@@ -26,6 +26,7 @@ MAX_COUPLINGS = 2**24
 MIN_STEPS, MAX_STEPS, SITES_PER_STEP = 10, 50, 10
 MIN_REST, MAX_REST, VISITS = 5, 100, 300
 MAX_WARMUP, COOLDOWN = 100, 0.3
+MAX_LAG = 25.0  # chains that lag further behind the model no longer tell of it (docs/tuning.md)
 NUM_EVALUATIONS, MIN_EVERY, NUM_AIS_CHAINS = 6, 100, 100
 EVALUATED_SHARE, FINAL_SHARE = 0.08, 0.1  # of the steps of training
 MIN_TEMPERATURES, MAX_TEMPERATURES = 300, 30_000
@@ -90,14 +91,18 @@ def kernel_steps(config: Namespace, data: DiscreteData) -> Iterator[Choice]:
 
 
 def optimizer(config: Namespace, data: DiscreteData) -> Iterator[Choice]:
-    """The rate and the decay that belong to the energy."""
+    """The rate and the decay that belong to the energy, and whether the rate may be lowered."""
     del data
-    found = energy_class(config)
+    found, left_to_us = energy_class(config), config.model.learning_rate == AUTO
     yield Choice("model.learning_rate", found.learning_rate, f"the rate for {found.__name__}")
     if config.model.optimizer is None:
         yield Choice("model.weight_decay", found.weight_decay, f"the decay for {found.__name__}")
     else:
         yield Choice("model.weight_decay", 0.0, "the optimizer has its own")
+    if left_to_us:
+        yield Choice("pace.limit", MAX_LAG, "a run whose chains lag further behind is slowed down")
+    else:
+        yield Choice("pace.limit", 0.0, "a learning rate that is given stays")
 
 
 def by_length(config: Namespace, data: DiscreteData) -> Iterator[Choice]:

@@ -56,6 +56,7 @@ CHOSEN: dict[str, tuple[Any, str]] = {
     "model.warmup_iterations": (int, "iterations over which the learning rate rises linearly"),
     "model.cooldown": (float, "last share of the run's iterations, over which the learning rate falls linearly to 0"),
     "model.weight_decay": (float, "decoupled weight decay, by AdamW in place of Adam; 0 for none"),
+    "pace.limit": (float, "largest lag that chains may have before the run is slowed down; 0 turns it off"),
     "evaluation.every": (int, "iterations between two evaluations; the last one is evaluated as well. 0 for none"),
     "evaluation.num_chains": (int, "AIS chains on all ranks together"),
     "evaluation.num_temperatures": (int, "gradient evaluations a chain"),
@@ -151,7 +152,7 @@ def build_parser(prog: str = "python -m gwg_dist.fit", description: str | None =
     parser.add_class_arguments(AveragedWeights, "ema")
     parser.add_class_arguments(DivergenceGuard, "guard")
     parser.add_class_arguments(Adaptation, "adaptation")
-    parser.add_class_arguments(Pace, "pace")
+    parser.add_class_arguments(Pace, "pace", skip=_chosen("pace"))
     parser.add_class_arguments(
         Trainer,
         "trainer",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from gwg_dist.samplers import GWG
 from gwg_dist.tools.distributed import share
@@ -112,3 +113,18 @@ def test_ranks_give_up_a_kernel_together(tmp_path: Path, elsewhere: float, given
 def test_a_short_soak(tmp_path: Path) -> None:
     """Three kills of both processes or one of them, at random moments; see tests/soak.py for more of it."""
     soak(3, 0, tmp_path, steps=400)
+
+
+@pytest.mark.slow
+def test_ranks_choose_by_one_clock(tmp_path: Path) -> None:
+    """Rank 1 is slower than rank 0: on its own it would choose a shorter run and fewer chains, and wait in vain."""
+    args = [
+        f"--run_dir={tmp_path}/run", "--model.energy=tests.plugins.SlowElsewhere", "--max_minutes=0.05",
+        "--trainer.strategy=ddp", "--trainer.devices=2", "--trainer.accelerator=cpu", "--evaluation.every=0",
+        "--evaluation.num_chains=4", "--evaluation.final_temperatures=4", "--pictures_every=0",
+    ]  # fmt: skip
+    assert run("gwg_dist.fit", args, tmp_path / "log") == 0, (tmp_path / "log").read_text()[-3000:]
+    config, last = yaml.safe_load((tmp_path / "run/config.yaml").read_text()), checkpoint(tmp_path / "run/last.ckpt")
+    assert last["global_step"] == config["trainer"]["max_steps"]
+    assert len(last["chains"]["packed"]) == config["model"]["chains"]["init_args"]["size"]
+    assert (tmp_path / "log").read_text().count("0.05 minutes: an iteration takes") == 1

@@ -69,6 +69,7 @@ def test_what_is_given_wins() -> None:
         "model.energy": "MLPEnergy", "model.num_steps": 3, "model.learning_rate": 0.5, "model.warmup_iterations": 7,
         "model.cooldown": 0.1, "model.weight_decay": 0.2, "evaluation.every": 11, "evaluation.num_chains": 12,
         "evaluation.num_temperatures": 13, "evaluation.final_temperatures": 14, "trainer.max_steps": 15,
+        "pace.limit": 9,
     }  # fmt: skip
     assert given.keys() == CHOSEN.keys()
     for key, value in given.items():
@@ -80,6 +81,11 @@ def test_what_is_given_wins() -> None:
     assert chosen(Binary(64), "--model.energy=MLPEnergy")["model.learning_rate"] == 1e-3
     assert "model.chains.init_args.size" not in chosen(Binary(64), "--model.chains.size=200")
     assert chosen(Binary(64), "--model.chains.init=uniform")["model.chains.init_args.size"] == 2000
+
+
+def test_a_given_rate_is_not_lowered() -> None:
+    assert chosen(Binary(64))["pace.limit"] == 25
+    assert chosen(Binary(64), "--model.learning_rate=1e-3")["pace.limit"] == 0
 
 
 def test_chains_are_visited_often_in_a_short_run() -> None:
@@ -206,3 +212,22 @@ def test_time_is_shared_between_training_and_estimates() -> None:
     assert "evaluation.num_temperatures" not in found, "what is given stays"
     later = {c.key: c.value for c in budget.decide(config, objects, speed, 100.0, start=1000)}
     assert later["trainer.max_steps"] == 9500
+
+
+def test_killed_while_it_measures_a_run_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing has been decided yet, so the same command decides."""
+    args = [f"--run_dir={tmp_path}/run", "--ckpt_path=last", "--max_minutes=0.01", *QUICK]
+
+    def die(*_: Any) -> budget.Speed:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(budget, "measure", die)
+        fit.main(args)
+    assert not (tmp_path / "run/config.yaml").exists()
+    monkeypatch.setattr(budget, "measure", lambda *_: budget.Speed(0.05, 0.01, 0.0))
+    fit.main(args)
+    steps = checkpoint(tmp_path / "run/last.ckpt")["global_step"]
+    assert steps == yaml.safe_load((tmp_path / "run/config.yaml").read_text())["trainer"]["max_steps"]
+    monkeypatch.setattr(budget, "measure", lambda *_: pytest.fail("measured again"))
+    fit.main(args)  # finished, and said to have been
