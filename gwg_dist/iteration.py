@@ -23,6 +23,7 @@ class IterationStats(NamedTuple):
         accept_prob: mean over steps and chains.
         hops: mean number of sites changed a step.
         lag: how far chains lag behind the model, of all ranks, see ``chain_lag``; the newest that was measured.
+        energy_spread: standard deviation of E over data and chains together, nats; None for a single point.
     """
 
     loss: Tensor
@@ -31,11 +32,14 @@ class IterationStats(NamedTuple):
     accept_prob: Tensor | None = None
     hops: Tensor | None = None
     lag: Tensor | None = None
+    energy_spread: Tensor | None = None
 
     @classmethod
     def of(cls, result: ObjectiveResult, batch: Batch, chain: ChainResult | None) -> IterationStats:
         energy_data = (batch.weights.to(result.energy_data.dtype) * result.energy_data).mean()
-        stats = cls(result.loss.detach(), energy_data)
+        found = [result.energy_data] if result.energy_model is None else [result.energy_data, result.energy_model]
+        energies = torch.cat(found)
+        stats = cls(result.loss.detach(), energy_data, energy_spread=energies.std() if len(energies) > 1 else None)
         if chain is None or result.energy_model is None:
             return stats
         gap = result.energy_model.mean() - energy_data

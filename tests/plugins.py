@@ -260,3 +260,30 @@ class FullDisk(Callback):
         if trainer.global_step in (self.first, self.last):
             room = 0 if trainer.global_step == self.first else resource.RLIM_INFINITY
             resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+
+
+class Poison(Callback):
+    """Gradients that are not numbers in some iterations.
+
+    Args:
+        iterations: numbers of the iterations, from 1 on.
+    """
+
+    def __init__(self, iterations: list[int]) -> None:
+        self.iterations = iterations
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step + 1 in self.iterations:
+            for parameter in pl_module.parameters():
+                parameter.grad = torch.full_like(parameter, torch.nan)
+
+
+class Flat(Energy):
+    """E(x) = 0."""
+
+    def __init__(self, space: Space) -> None:
+        super().__init__(space)
+        self.weight = torch.nn.Parameter(torch.zeros(space.num_sites))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 0 * (x @ self.weight)

@@ -145,6 +145,8 @@ def build_parser(prog: str = "python -m gwg_dist.fit", description: str | None =
     parser.add_argument("--join_seconds", type=float, default=120, help=help)
     help = "seconds after a signal in which other processes must answer; then this one leaves without them"
     parser.add_argument("--stop_seconds", type=float, default=30, help=help)
+    help = "'return': a run that diverges goes back to its last healthy state; 'stop': it ends with exit code 3"
+    parser.add_argument("--on_divergence", type=str, default="return", help=help)
     parser.add_argument("--pictures_every", type=int, default=1000, help="iterations between two pictures; 0 for none")
     parser.add_subclass_arguments(DiscreteData, "data")
     parser.add_class_arguments(EBMModule, "model", sub_configs=True, skip={"seed", *_chosen("model")})
@@ -163,6 +165,7 @@ def build_parser(prog: str = "python -m gwg_dist.fit", description: str | None =
     )
     for key, (kind, help) in CHOSEN.items():
         parser.add_argument(f"--{key}", type=kind | Literal["auto"], default=AUTO, help=help)
+    parser.link_arguments("on_divergence", "guard.on_divergence")
     parser.link_arguments("data", "model.energy.init_args.space", compute_fn=_space_of, apply_on="instantiate")
     parser.set_defaults(DEFAULTS)
     return parser

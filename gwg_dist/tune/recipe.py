@@ -37,6 +37,10 @@ MUTABLE = ("model.learning_rate", "model.num_steps", "model.sampler", "model.obj
 MUTABLE += ("ema.decay", "guard")
 
 
+# A trial that diverges has failed: going on more slowly would measure other settings than its own.
+STOP = {"on_divergence": "stop"}
+
+
 class Recipe:
     """The settings of every trial: an experiment, fixed settings, and a point of the space.
 
@@ -96,7 +100,7 @@ class Recipe:
             "trainer.strategy": "auto",
         }
         left_out = tuple(key for key in point if key not in settings)
-        return TrialStart(number, point, left_out, tuple(self._args(settings | more)), os.getcwd())
+        return TrialStart(number, point, left_out, tuple(self._args(STOP | settings | more)), os.getcwd())
 
     def config(self, point: dict[str, Any]) -> Namespace:
         """The resolved settings, with what each trial will choose for its data. Raises InputError."""
