@@ -42,6 +42,7 @@ def main(args: list[str] | None = None) -> None:
         from gwg_dist.training.interruption import Interruption
         from gwg_dist.training.living import owned
         from gwg_dist.training.processes import job, take_launched_world
+        from gwg_dist.training.ranges import check
         from gwg_dist.training.run import train
 
         quiet()  # now, because Lightning sets its loggers up when it is imported
@@ -51,6 +52,7 @@ def main(args: list[str] | None = None) -> None:
     place = None
     with errors_for_people(), Interruption(patience=config.stop_seconds) as interruption:
         try:
+            check(config)
             take_launched_world(config, typed)
             place = find_place(config)
             first = launched_rank() == 0

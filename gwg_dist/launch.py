@@ -180,7 +180,8 @@ def resolve(fit: list[str], per_node: int, nodes: int) -> tuple[Path, str, str]:
     from gwg_dist.tools.files import make_folder
     from gwg_dist.training.folder import default_folder, find_place, now, resume_arguments
     from gwg_dist.training.living import make_new
-    from gwg_dist.training.settings import build_parser, check, instantiate, save_config
+    from gwg_dist.training.ranges import check
+    from gwg_dist.training.settings import build_parser, instantiate, save_config
 
     parser = build_parser()
     fit = expand_option(fit, "--resume", resume_arguments)

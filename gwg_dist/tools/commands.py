@@ -29,17 +29,26 @@ from gwg_dist.tools.terminal import quiet, say_error
 LOST, MISTAKE, DIVERGED, AGAIN, INTERRUPTED = 1, 2, 3, 75, 130
 """Exit codes. AGAIN is EX_TEMPFAIL of sysexits.h: the state is saved, start the same again."""
 
+SMALLER = "a smaller model, fewer chains (model.chains.size), or smaller batches need less"
+
 # What the parser's library says about its own types.
 PARSER_NOISE = (
     r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: ",
     r"Type \S+\[.*?\] expects a function or a callable class: ",
     r" ?Expected a <class 'NoneType'>",
     r" ?Given value type: .*",
+    r" Expected a collections\.abc\.Iterable(?: Expected a bool)?$",
     r"Expected a path but \S+ either not accessible or invalid ",
     r" Got value: Namespace.*",
     r" ?Expected a typing\.Literal\['auto'\]\.?",
     r"Problem with given class_path '\S+': ",
     r"Parser (?=key)",
+)
+
+UNKNOWN_SETTINGS = (
+    r"unrecognized arguments: --([\w.]+)",
+    r"Option '([\w.]+)' is not accepted",
+    r"does not accept option '([\w.]+)'",
 )
 
 
@@ -62,6 +71,9 @@ class Parser(ArgumentParser):
 
     picked: Mapping[str, type] = {}
     """Base classes of what a user picks by name, by key; the settings of their subclasses are suggested as well."""
+
+    synonyms: Mapping[str, str] = {}
+    """What people type for a setting that has another name here: the last part of a key, and the key that is meant."""
 
     trusts_values = True
     """Whether a class outside the package that an argument names is trusted: false for arguments out of a file."""
@@ -150,19 +162,37 @@ class Parser(ArgumentParser):
         untrusted = trust.explained(text)
         if untrusted is not None:
             return untrusted
-        classes = [cls.__name__ for base in self.picked.values() for cls in subclasses(base)]
-        for pattern, candidates in (
-            (r"unrecognized arguments: --([\w.]+)", self.known_keys()),
-            (r"Option '([\w.]+)' is not accepted", self.known_keys()),
-            (r"does not accept option '([\w.]+)'", self.known_keys()),
-            (r"there is no class (\w+)", classes),
-        ):
+        key = re.search(r"""(?:Group|key) ['"]([\w.]+)['"]""", text)
+        wrong = re.search(r"there is no class (\w+)", text)
+        if wrong:
+            hint = self._class_hint(wrong[1], key[1] if key else "")
+            return f"{text} ({hint})" if hint else text
+        for pattern in UNKNOWN_SETTINGS:
             wrong = re.search(pattern, text)
             if wrong:
-                group = re.search(r"""(?:Group|key) ['"]([\w.]+)['"]""", text)
-                near = nearest(f"{group[1]}.{wrong[1]}" if group and "class" not in pattern else wrong[1], candidates)
-                return f"{text} (did you mean {near}?)" if near else text
+                hint = self._setting_hint(f"{key[1]}.{wrong[1]}" if key else wrong[1])
+                return f"{text} ({hint})" if hint else text
         return text
+
+    def _class_hint(self, name: str, key: str) -> str:
+        """What may have been meant by a class that is not there, or that is of another kind."""
+        kinds = {cls.__name__: where for where, base in self.picked.items() for cls in subclasses(base)}
+        if name in kinds:
+            return f"it is one for {kinds[name]}"
+        near = nearest(name, [known for known, where in kinds.items() if key not in self.picked or where == key])
+        return f"did you mean {near}?" if near else ""
+
+    def _setting_hint(self, wrong: str) -> str:
+        """What may have been meant by a setting that is not there."""
+        known = self.known_keys()
+        owners = [cls.__name__ for prefix, base in self.picked.items() for cls in subclasses(base)
+                  if wrong in [f"{prefix}.{name}" for name in settings_of(cls)]]  # fmt: skip
+        if owners:
+            where = wrong.rpartition(".")[0]
+            return f"a setting of {' or '.join(owners)}: did you mean --{where}={owners[0]} --{wrong}=...?"
+        meant = self.synonyms.get(wrong.rpartition(".")[2])
+        near = meant if meant in known else nearest(wrong, known)
+        return f"did you mean {near}?" if near else ""
 
     def known_keys(self) -> list[str]:
         """Every dotted key, those of the classes that can be picked included."""
@@ -248,6 +278,9 @@ def run_command(function: Callable[..., Any], args: list[str] | None, *, prog: s
     parser.add_function_arguments(function, as_positional=True)
     config = parser.parse_args(sys.argv[1:] if args is None else args)
     with errors_for_people():
+        for key, value in config.items():
+            if value == "" and key != "trust":
+                raise InputError(f"{key} must not be empty")
         function(**config.as_dict())
 
 
@@ -277,9 +310,14 @@ def errors_for_people() -> Iterator[None]:
         if error.errno != errno.ENAMETOOLONG:
             raise
         fail(f"{shortened(str(error.filename))}: longer than a path can be")
+    except MemoryError as error:
+        fail(f"out of memory: {error}; {SMALLER}", on_every_rank=True)
     except RuntimeError as error:
         from gwg_dist.tools.distributed import peer_is_gone
 
+        too_large = re.search("tried to allocate [\\d.]+ ?\\w+", str(error), re.IGNORECASE)
+        if too_large:
+            fail(f"out of memory: it {too_large[0].lower()}; {SMALLER}", on_every_rank=True)
         if not peer_is_gone(error):
             raise
         fail(f"another process is gone ({str(error).splitlines()[0]})", code=LOST, on_every_rank=True)

@@ -26,12 +26,14 @@ from gwg_dist.tools.terminal import console, say
 from gwg_dist.training.budget import budget_of
 from gwg_dist.training.checkpoints import newest_checkpoint, what_is_left
 from gwg_dist.training.contents import check_resumable
+from gwg_dist.training.energy_output import check_energy_output
 from gwg_dist.training.folder import CONFIG, DAMAGED, FILES, Place, mark_job
 from gwg_dist.training.interruption import Interruption
 from gwg_dist.training.limit import nothing_left
+from gwg_dist.training.ranges import check
 from gwg_dist.training.recipe import say_choices
 from gwg_dist.training.results import report
-from gwg_dist.training.settings import check, instantiate, recall, save_config, without_effect
+from gwg_dist.training.settings import instantiate, recall, save_config, without_effect
 from gwg_dist.training.trainer import KeepConfig, check_ranks, make_trainer
 
 OTHER_STREAMS = (
@@ -86,7 +88,7 @@ def train(
             strategy=strategy,
             environment=environment,
         )
-    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+    except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
         raise InputError(plain(str(error))) from error
     check_ranks(objects, trainer.world_size)
     if launched_rank() == 0:
@@ -129,6 +131,7 @@ def build(parser: Parser, config: Namespace) -> Namespace:
             lines = describe(objects.data)
         for line in lines:
             say(line)
+        check_energy_output(objects.model, objects.data)
     return objects
 
 

@@ -6,7 +6,6 @@ Every class is picked by its name or import path; its settings follow as dotted 
 from __future__ import annotations
 
 import copy
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from gwg_dist.tools.commands import Parser, make_parser, plain
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.files import write_text
 from gwg_dist.training.recipe import AUTO, settle
+from gwg_dist.training.synonyms import SYNONYMS
 
 DEFAULTS: dict[str, Any] = {
     "data": {"class_path": "gwg_dist.data.Digits"},
@@ -63,7 +63,6 @@ CHOSEN: dict[str, tuple[Any, str]] = {
     "evaluation.final_temperatures": (int, "gradient evaluations a chain in the evaluation after training"),
     "trainer.max_steps": (int, "iterations of the run"),
 }
-HALF_PRECISIONS = ("16-true", "bf16-true", "transformer-engine", "transformer-engine-float16")
 FLAGS = (trust.OPTION, "--print_config")  # what may stand alone, and takes a value after "=" otherwise
 NOT_KEPT = ("config", "trust", "run_dir", "ckpt_path")  # where a run is and whom it trusts, not what it is
 
@@ -90,6 +89,7 @@ class RunParser(Parser):
 
     picked = PICKED
     named_files = NAMED_FILES
+    synonyms = SYNONYMS
 
     def get_defaults(self, skip_validation: bool = False, **kwargs: Any) -> Namespace:
         """The defaults. Where parsing starts from them (``skip_validation``), picked classes have no settings yet.
@@ -232,30 +232,6 @@ def instantiate_data(parser: Parser, config: Namespace) -> DiscreteData:
         return part.instantiate(Namespace(data=config.data)).data
     except ValueError as error:
         raise InputError(plain(str(error))) from error
-
-
-def check(config: Namespace) -> None:
-    """Raise InputError for a setting of the run itself that is outside its range."""
-    for good, message in (
-        (0 <= config.seed < 2**32, f"seed must lie in 0 to 2^32 - 1, got {config.seed}"),
-        (config.num_threads >= 1, f"num_threads must be positive, got {config.num_threads}"),
-        (
-            config.trainer.max_steps == AUTO or config.trainer.max_steps >= 1,
-            f"trainer.max_steps must be positive, got {config.trainer.max_steps}",
-        ),
-        (
-            config.max_minutes is None or 0 < config.max_minutes < math.inf,
-            f"max_minutes must be positive, got {config.max_minutes}",
-        ),
-        (config.stop_seconds > 0, f"stop_seconds must be positive, got {config.stop_seconds}"),
-        (config.join_seconds > 0, f"join_seconds must be positive, got {config.join_seconds}"),
-        (
-            str(config.trainer.precision) not in HALF_PRECISIONS,
-            f"trainer.precision {config.trainer.precision} would round the energies that acceptance compares",
-        ),
-    ):
-        if not good:
-            raise InputError(message)
 
 
 def without_effect(parser: Parser, config: Namespace, objects: Namespace) -> list[str]:

@@ -12,8 +12,9 @@ from jsonargparse import ArgumentError, Namespace
 
 from gwg_dist.data import DiscreteData
 from gwg_dist.tools.errors import InputError
+from gwg_dist.training.ranges import check
 from gwg_dist.training.recipe import settle
-from gwg_dist.training.settings import build_parser, check, instantiate, instantiate_data
+from gwg_dist.training.settings import build_parser, instantiate, instantiate_data
 from gwg_dist.training.trainer import yardstick
 from gwg_dist.tune.space import SearchSpace, end_points, sorted_keys
 from gwg_dist.tune.sweep import TrialStart
