@@ -164,6 +164,8 @@ class Parser(ArgumentParser):
             return untrusted
         key = re.search(r"""(?:Group|key) ['"]([\w.]+)['"]""", text)
         wrong = re.search(r"there is no class (\w+)", text)
+        if wrong and wrong[1] == "auto" and key:
+            return f"{key[1]}: settings of a class need its name beside them: add --{key[1]}=CLASS"
         if wrong:
             hint = self._class_hint(wrong[1], key[1] if key else "")
             return f"{text} ({hint})" if hint else text
@@ -226,12 +228,21 @@ def expand_option(args: list[str], option: str, meaning: Callable[[str], list[st
 
 def plain(message: str) -> str:
     """A parser's message without what it says about its own types."""
+    too_large = out_of_memory(message)
+    if too_large:
+        return too_large
     text = " ".join(line.strip(" -") for line in message.splitlines() if line.strip())
     text = re.sub(NUMBER_OR_AUTO, r"Expected a \1 or auto. Got value: \2", text)
     for noise in PARSER_NOISE:
         text = re.sub(noise, "", text)
     text = re.sub(r"Expected a dot import path string: (\S+)", r"there is no class \1", text)
     return re.sub(r"<class '([\w.]+)'>", r"\1", text)
+
+
+def out_of_memory(message: str) -> str | None:
+    """One line for people where a library says that it could not allocate something; None otherwise."""
+    found = re.search(r"tried to allocate [\d.]+ ?\w+", message, re.IGNORECASE)
+    return f"out of memory: it {found[0].lower()}; {SMALLER}" if found else None
 
 
 def nearest(word: str, candidates: list[str]) -> str | None:
@@ -315,9 +326,9 @@ def errors_for_people() -> Iterator[None]:
     except RuntimeError as error:
         from gwg_dist.tools.distributed import peer_is_gone
 
-        too_large = re.search("tried to allocate [\\d.]+ ?\\w+", str(error), re.IGNORECASE)
+        too_large = out_of_memory(str(error))
         if too_large:
-            fail(f"out of memory: it {too_large[0].lower()}; {SMALLER}", on_every_rank=True)
+            fail(too_large, on_every_rank=True)
         if not peer_is_gone(error):
             raise
         fail(f"another process is gone ({str(error).splitlines()[0]})", code=LOST, on_every_rank=True)

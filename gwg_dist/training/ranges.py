@@ -24,6 +24,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "join_seconds": (lambda seconds: seconds > 0, "be positive"),
     "model.learning_rate": (lambda rate: rate < math.inf, "be finite"),
     "max_minutes": (lambda minutes: minutes is None or 0 < minutes < math.inf, "be positive"),
+    "evaluation.num_chains": (lambda num: num >= 2, "be at least 2 for a standard error"),
     "trainer.max_steps": (lambda steps: steps >= 1, "be positive"),
     "trainer.num_nodes": (lambda num: num >= 1, "be positive"),
     "trainer.log_every_n_steps": (lambda every: every is None or every >= 0, "not be negative"),
@@ -35,6 +36,8 @@ PATHS = ("run_dir", "ckpt_path")
 def check(config: Namespace) -> None:
     """Raise InputError for a setting of the run itself that is outside its range."""
     for key, (good, what) in RANGES.items():
+        if key not in config:
+            raise InputError(f"{key} is missing: the settings hold nothing for {key.partition('.')[0]}")
         value = config[key]
         if not isinstance(value, str) and not good(value):  # a string stands for a value that is chosen later
             raise InputError(f"{key} must {what}, got {value}")

@@ -45,6 +45,10 @@ fit --trainer.max_steps=-1
 fit --trainer.max_steps=1.5
 fit --trainer.max_steps=many
 fit --trainer.max_steps=
+fit --max_minutes=0  # max_minutes must be positive
+fit --max_minutes=-1
+fit --max_minutes=soon
+fit --model.learning_rate=autto
 fit --trainer.max_time=soon
 fit --trainer.max_time=-1
 fit --trainer.gradient_clip_val=-1  # trainer.gradient_clip_val must not be negative, got -1
@@ -95,11 +99,12 @@ fit --model.energy=Energy
 fit --model.energy=GWG  # it is one for model.sampler
 fit --model.energy=gwg_dist.energies
 fit --model.energy=mine.Energy
-fit --model.energy.num_hidden=0
-fit --model.energy.num_hidden=-1
-fit --model.energy.num_hidden=999999999999  # out of memory: it tried to allocate
-fit --model.energy.num_layers=0
-fit --model.energy.width=3
+fit --model.energy=MLPEnergy --model.energy.num_hidden=0
+fit --model.energy=MLPEnergy --model.energy.num_hidden=-1
+fit --model.energy=MLPEnergy --model.energy.num_hidden=999999999999  # out of memory: it tried to allocate
+fit --model.energy=MLPEnergy --model.energy.num_layers=0
+fit --model.energy.width=3  # model.energy: settings of a class need its name beside them
+fit --model.energy=RBMEnergy --model.energy.width=3
 fit --model.sampler=BlockGibbs  # BlockGibbs needs an energy of pairs
 fit --model.sampler=gibs
 fit --model.sampler=MLPEnergy  # it is one for model.energy
