@@ -36,7 +36,7 @@ fit --model.batch_size=10
 fit --gpus=1  # did you mean trainer.devices?
 fit --device=cpu  # did you mean trainer.accelerator?
 fit --devices=2x
-fit --data.path=x.npz  # a setting of Arrays: did you mean --data=Arrays --data.path=...?
+fit --data.path=x.npz  # a setting of Arrays
 fit --path=good.npz
 fit --seeed=3
 fit --trainer.max_step=3
@@ -352,10 +352,11 @@ YAML = {
 
 def write_arrays() -> None:
     x = np.random.default_rng(0).integers(0, 2, (40, 6))
+    numbers = np.arange(240).reshape(40, 6)
     arrays = {
-        "good": x, "one": x[:1], "flat": x[:, 0], "float": x + 0.5, "nan": np.where(x > 0, np.nan, 0.0), "neg": x - 1,
-        "big": x * 2**40, "str": np.array([["a", "b"]] * 5), "none": x[:0], "nosites": x[:, :0], "cplx": x * 1j,
-        "obj": np.array([[{}, 1]] * 5, dtype=object),
+        "good": x, "one": x[:1], "flat": x[:, 0], "float": x + 0.5, "nan": np.where(x > 0, np.nan, 0.0),
+        "neg": numbers % 5 - 2, "big": numbers * 2**40, "str": np.array([["a", "b"]] * 5), "none": x[:0],
+        "nosites": x[:, :0], "cplx": x * 1j, "obj": np.array([[{}, 1]] * 5, dtype=object),
     }  # fmt: skip
     for name, array in arrays.items():
         np.savez(f"{name}.npz", x=array)
