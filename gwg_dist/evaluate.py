@@ -25,6 +25,7 @@ def evaluate(
     device: str | None = None,
     out: str | None = None,
     trust: str = "",
+    json: bool = False,
 ) -> Path | None:
     """Print validation and test log-likelihoods in nats, and write them to RUN/evaluation/ where that can be written.
 
@@ -40,11 +41,12 @@ def evaluate(
         device: "cpu", "cuda", "cuda:1", ...; a CUDA device where there is one.
         out: path of the .json; a file in RUN/evaluation by default.
         trust: modules outside gwg_dist whose classes the run's settings may name, with commas between; "*" for all.
+        json: print the numbers as JSON on standard output, and nothing else there.
     """
     with quick_end():
         from gwg_dist.training.estimate import evaluate_run
 
-    return evaluate_run(run, checkpoint, num_chains, num_temperatures, schedule, device, out, trust)
+    return evaluate_run(run, checkpoint, num_chains, num_temperatures, schedule, device, out, trust, json)
 
 
 def main(args: list[str] | None = None) -> None:

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
+import gwg_dist
 from gwg_dist.tools import trust
 from gwg_dist.tools.errors import DivergedError, InputError, LostError
 from gwg_dist.tools.settings_files import check_settings_file
@@ -28,6 +29,8 @@ from gwg_dist.tools.terminal import quiet, say_error
 
 LOST, MISTAKE, DIVERGED, AGAIN, INTERRUPTED = 1, 2, 3, 75, 130
 """Exit codes. AGAIN is EX_TEMPFAIL of sysexits.h: the state is saved, start the same again."""
+
+FLAGS = {"json": "print the numbers as JSON on standard output, and nothing else there"}
 
 SMALLER = "a smaller model, fewer chains (model.chains.size), or smaller batches need less"
 
@@ -212,6 +215,7 @@ def make_parser(prog: str, description: str | None, kind: type[Parser] = Parser)
         description=description,
         allow_abbrev=False,
         formatter_class=HelpFormatter,
+        version=f"gwg_dist {gwg_dist.__version__}",
     )
 
 
@@ -286,7 +290,12 @@ def run_command(function: Callable[..., Any], args: list[str] | None, *, prog: s
     """A command line whose settings are the arguments of ``function``. Exits with 2 for a mistake."""
     quiet()
     parser = make_parser(prog, description)
-    parser.add_function_arguments(function, as_positional=True)
+    flags: set[str | int] = {
+        name for name, given in inspect.signature(function).parameters.items() if given.default is False
+    }
+    for name in flags:
+        parser.add_argument(f"--{name}", action="store_true", help=FLAGS.get(str(name), ""))
+    parser.add_function_arguments(function, as_positional=True, skip=flags)
     config = parser.parse_args(sys.argv[1:] if args is None else args)
     with errors_for_people():
         for key, value in config.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import torch.distributed as dist
@@ -41,6 +43,7 @@ def evaluate_run(
     device: str | None,
     out: str | None,
     trust: str,
+    as_json: bool = False,
 ) -> Path | None:
     """Estimate, print and write the likelihoods of a run; see ``gwg_dist.evaluate``. The path of the JSON, if any.
 
@@ -65,7 +68,7 @@ def evaluate_run(
         with Interruption(loaded.module.device) as interruption:
             outcome = estimate(loaded, settings, (path or usual).with_suffix(".partial.pt"), interruption)
             if isinstance(outcome, Assessment) and rank() == 0:
-                tell(loaded, outcome, Path(run), path)
+                tell(loaded, outcome, Path(run), path, as_json=as_json)
     if isinstance(outcome, Unfinished):
         raise Stopped(interruption.received)
     return path
@@ -116,8 +119,11 @@ def estimate(
     return outcome
 
 
-def tell(loaded: LoadedRun, assessment: Assessment, folder: Path, path: Path | None) -> None:
-    """Print the estimate, the exact values where there are any, and write both to ``path``, if any."""
+def tell(loaded: LoadedRun, assessment: Assessment, folder: Path, path: Path | None, *, as_json: bool) -> None:
+    """Print the estimate, the exact values where there are any, and write both to ``path``, if any.
+
+    With ``as_json`` the numbers go to standard output as well.
+    """
     space = loaded.module.space
     values = assessment_json(assessment, space, loaded.checkpoint, loaded.path)
     values["made by"] = provenance(loaded.module.device)
@@ -133,6 +139,8 @@ def tell(loaded: LoadedRun, assessment: Assessment, folder: Path, path: Path | N
         with surviving(path.name):
             write_json(path, values)
             say(f"written to {path}")
+    if as_json:
+        sys.stdout.write(json.dumps(values, indent=2) + "\n")
 
 
 def exact_values(loaded: LoadedRun) -> dict[str, float]:

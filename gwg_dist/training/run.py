@@ -24,6 +24,7 @@ from gwg_dist.tools.files import clear_scraps, make_folder
 from gwg_dist.tools.seeding import STREAMS
 from gwg_dist.tools.terminal import console, say
 from gwg_dist.training.budget import budget_of
+from gwg_dist.training.changes import changes
 from gwg_dist.training.checkpoints import newest_checkpoint, what_is_left
 from gwg_dist.training.contents import check_resumable
 from gwg_dist.training.energy_output import check_energy_output
@@ -33,7 +34,7 @@ from gwg_dist.training.limit import nothing_left
 from gwg_dist.training.ranges import check
 from gwg_dist.training.recipe import say_choices
 from gwg_dist.training.results import report
-from gwg_dist.training.settings import instantiate, recall, save_config, without_effect
+from gwg_dist.training.settings import as_text, instantiate, recall, save_config, without_effect
 from gwg_dist.training.trainer import KeepConfig, check_ranks, make_trainer
 
 OTHER_STREAMS = (
@@ -94,6 +95,9 @@ def train(
     if launched_rank() == 0:
         prepare_folder(place.folder, asked, checkpoint)
         say(f"run folder: {place.folder}" + (f", going on from iteration {start}" if checkpoint else ""))
+        if checkpoint is not None and place.is_own():
+            for line in changes(as_text(parser, config), place.folder / CONFIG):
+                say(line)
         if not budget:  # which says them once they are known
             say_choices(objects.choices)
         through = None if budget else nothing_left(start, trainer.max_steps)

@@ -241,12 +241,17 @@ def without_effect(parser: Parser, config: Namespace, objects: Namespace) -> lis
     return [key for key in unused if config[key] != defaults[key]]
 
 
-def save_config(parser: Parser, config: Namespace, path: Path) -> None:
-    """Write the resolved settings as YAML; a file that says something else is kept as config.NUMBER.yaml."""
+def as_text(parser: Parser, config: Namespace) -> str:
+    """The settings of a run as YAML, without those that say where it is."""
     kept = config.clone()
     for name in NOT_KEPT:
         kept.pop(name, None)
-    text = parser.dump(kept, skip_unset=False, format="yaml")
+    return parser.dump(kept, skip_unset=False, format="yaml")
+
+
+def save_config(parser: Parser, config: Namespace, path: Path) -> None:
+    """Write the resolved settings as YAML; a file that says something else is kept as config.NUMBER.yaml."""
+    text = as_text(parser, config)
     if path.is_file():
         before = path.read_text()
         if before == text:

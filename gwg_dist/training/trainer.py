@@ -77,8 +77,10 @@ def make_trainer(
     ]
     if settings.get("enable_progress_bar") is not False:
         all_callbacks.append(TrainingProgress())
-    if settings.get("logger") is None:
+    if settings.get("logger") is not False:
+        own = [logger for logger in _listed(settings.get("logger")) if logger is not True]
         settings["logger"] = [
+            *own,
             MetricsFile(folder, name="metrics", version=f"from_{start:07d}"),
             TensorBoardFile(folder, name="tensorboard", version=""),
         ]
