@@ -46,8 +46,8 @@ class IsingEnergy(Energy):
         return upper + upper.T
 
     def forward(self, x: Tensor) -> Tensor:
-        s = 2 * x - 1
-        return -(s * (s @ self.coupling + self.bias)).sum(1)
+        s = 2 * x - 1  # s^T J s needs one triangle, without its mirror image
+        return -(s * (2 * (s @ self.pairs.triu(1)) + self.bias)).sum(1)
 
     def energy_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """One product: ∇E = -2 (2 J s + b)."""

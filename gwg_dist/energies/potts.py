@@ -47,8 +47,8 @@ class PottsEnergy(Energy):
         return upper + upper.T
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.flatten(1)
-        return -(x * (x @ self.coupling / 2 + self.field)).sum(1)
+        x = x.flatten(1)  # x^T J x / 2 needs one triangle, without its mirror image
+        return -(x * (x @ (self.pairs * self.upper) + self.field)).sum(1)
 
     def energy_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """One product: ∇E = -(J x + h)."""
