@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import gwg_dist
 from gwg_dist.tools.errors import InputError, LostError
+from gwg_dist.training.living import born
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -24,6 +26,20 @@ SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
+# Ends processes, PID:BORN each, once nobody holds its input any more: the process that started it has ended.
+REAPER = """
+import os, signal, sys, time
+sys.stdin.read()
+time.sleep(5)
+for process in sys.argv[1:]:
+    pid, born = process.split(":")
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            if file.read().rpartition(")")[2].split()[19] == born:
+                os.kill(int(pid), signal.SIGKILL)
+    except OSError:
+        pass
+"""
 TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
@@ -82,10 +98,38 @@ def cluster(address: str | None, *, threads: int) -> Iterator[list[dict[str, flo
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        with reaped() if address is None else nullcontext():
+            yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            sys.stderr.flush()
     finally:
-        sys.stderr.flush()
         ray.shutdown()
+
+
+@contextmanager
+def reaped() -> Iterator[None]:
+    """Within it the processes below this one end some seconds after it, also where it is killed. Linux alone.
+
+    Agents of Ray else try for a minute to tell its head, which is gone, that they are about to end.
+    """
+    ours = [f"{pid}:{born(pid)}" for pid in below(os.getpid())]
+    reaper = subprocess.Popen(
+        [sys.executable, "-IS", "-c", REAPER, *ours], stdin=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        yield
+    finally:
+        reaper.kill()
+        reaper.wait()
+
+
+def below(pid: int) -> list[int]:
+    """The processes that a process started, those that they started, and so on; none where the system does not say."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in map(int, path.read_text().split()):
+                found += [child, *below(child)]
+    return found
 
 
 def num_slots(machines: list[dict[str, float]], *, cpus: float, gpus: float) -> int:

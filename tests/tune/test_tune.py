@@ -291,6 +291,12 @@ def test_a_killed_sweep_goes_on(tmp_path: Path) -> None:
         ours = processes(process.pid)
         process.kill()
         process.wait()
+        agents = [pid for pid, name in ours.items() if name.startswith("ray::") and name.endswith("Agent")]
+        assert len(agents) == 2
+        end = time.monotonic() + 40  # left to Ray it takes a minute
+        while any(Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_text() for pid in agents):
+            assert time.monotonic() < end, "agents of Ray linger"
+            time.sleep(0.2)
         end_all(ours)
     before = {trial.number: trial for trial in read_trials(folder)}
     finished = [trial for trial in before.values() if trial.state == "finished"]
