@@ -71,6 +71,11 @@ class ChainSource(ABC):
         del batch_size
         return 1.0
 
+    def num_bytes(self, space: Space) -> int:
+        """What the chains of all ranks take while they are kept; 0 where none are."""
+        del space
+        return 0
+
     def check_batch(self, batch_size: int) -> None:
         """Raise InputError where so many chains cannot be moved in an iteration, on all ranks together."""
         del batch_size

@@ -69,6 +69,9 @@ class ChainBuffer(StartAndKeep):
     def interval(self, batch_size: int) -> float:
         return self.size / batch_size
 
+    def num_bytes(self, space: Space) -> int:
+        return self.size * -(-space.num_sites // space.sites_packed_together) * space.code_dtype.itemsize
+
     def check_batch(self, batch_size: int) -> None:
         if self.size < batch_size:
             raise InputError(f"model.chains.size must be at least data.batch_size, got {self.size} and {batch_size}")

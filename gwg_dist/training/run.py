@@ -31,6 +31,7 @@ from gwg_dist.training.energy_output import check_energy_output
 from gwg_dist.training.folder import CONFIG, DAMAGED, FILES, Place, mark_job
 from gwg_dist.training.interruption import Interruption
 from gwg_dist.training.limit import nothing_left
+from gwg_dist.training.memory import check_fits, needs, summary
 from gwg_dist.training.ranges import check
 from gwg_dist.training.recipe import say_choices
 from gwg_dist.training.results import report
@@ -133,6 +134,9 @@ def build(parser: Parser, config: Namespace) -> Namespace:
         with console.status("reading the data"):
             objects.data.prepare_data()
             lines = describe(objects.data)
+            found = needs(objects)
+            check_fits(found)
+            lines.append(summary(found))
         for line in lines:
             say(line)
         check_energy_output(objects.model, objects.data)

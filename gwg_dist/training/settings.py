@@ -28,6 +28,7 @@ from gwg_dist.tools import trust
 from gwg_dist.tools.commands import Parser, make_parser, plain
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.files import write_text
+from gwg_dist.training.memory import build_energy
 from gwg_dist.training.recipe import AUTO, settle
 from gwg_dist.training.synonyms import SYNONYMS
 
@@ -188,7 +189,7 @@ def instantiate(parser: Parser, config: Namespace, *, data: DiscreteData | None 
         choices = settle(parser, config, data)
         with_data = config.clone()
         with_data.data = data
-        objects = parser.instantiate(with_data)
+        objects = parser.instantiate(with_data, instantiators=[(build_energy, Energy, True)])
         objects.choices = choices
         objects.model.chains.check_batch(objects.data.batch_size)
         refusal = objects.model.sampler.refusal(objects.model.target)

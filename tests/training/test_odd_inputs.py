@@ -101,7 +101,7 @@ fit --model.energy=gwg_dist.energies
 fit --model.energy=mine.Energy
 fit --model.energy=MLPEnergy --model.energy.num_hidden=0
 fit --model.energy=MLPEnergy --model.energy.num_hidden=-1
-fit --model.energy=MLPEnergy --model.energy.num_hidden=999999999999  # out of memory: it tried to allocate
+fit --model.energy=MLPEnergy --model.energy.num_hidden=999999999999  # MLPEnergy does not fit into memory
 fit --model.energy=MLPEnergy --model.energy.num_layers=0
 fit --model.energy.width=3  # model.energy: settings of a class need its name beside them
 fit --model.energy=RBMEnergy --model.energy.width=3
