@@ -1,6 +1,7 @@
 """Train a deep energy-based model on discrete data, and report its likelihood.
 
 python -m gwg_dist.fit                                        handwritten digits, a minute or two on one core
+python -m gwg_dist.fit my.npz                                 your own data: .npz, .npy, .csv, .tsv, a folder of images
 python -m gwg_dist.fit --config NAME                          an experiment that ships with the package, or a YAML file
 python -m gwg_dist.fit --resume RUN                           go on with a run
 Any key of --print_config can be set as --dotted.key=value, and classes by name: --model.energy=ResNetEnergy.

@@ -36,7 +36,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_pages_show_something() -> None:
     assert len(COMMANDS) > 30
-    assert {"method", "numbers", "add_a_sampler", "add_an_energy", "add_a_loss", "add_data"} <= set(WITH_PYTHON)
+    assert {"method", "numbers", "add_a_sampler", "add_an_energy", "add_a_loss", "own_data"} <= set(WITH_PYTHON)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,12 @@ from gwg_dist.training.settings import build_parser
 from gwg_dist.tune.cli import Sweep, SweepParser
 from tests.conftest import ROOT
 
+BROUGHT = {
+    name: [f"--data={data}", f"--data.path={name}"]
+    for name, data in (("my.npz", "Arrays"), ("my.csv", "Table"), ("pictures", "Images"))
+}
+"""What a reader brings along, which is not here; it is written as the class that reads it."""
+
 Command = tuple[str, str]
 """A module of the package and what follows it on the line."""
 
@@ -75,7 +81,7 @@ def check_command(module: str, arguments: str) -> None:
 
 def check_fit(args: list[str]) -> None:
     """Settings of a run."""
-    args = [arg for arg in args if arg != "--print_config"]
+    args = [part for arg in args if arg != "--print_config" for part in BROUGHT.get(arg.removeprefix("--data="), [arg])]
     if "--resume" in args:
         where = args.index("--resume")
         assert args[where + 1 : where + 2], "--resume names no run"
