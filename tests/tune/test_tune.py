@@ -28,7 +28,8 @@ from tests.support.runs import fails
 pytest.importorskip("ray", reason="sweeps need Ray: pip install 'gwg-dist[tune]'")
 
 RATE = "model.learning_rate"
-FIXED = {key[2:]: yaml.safe_load(value) for key, value in (arg.split("=", 1) for arg in runs.SMALL)} | {
+SMALL = {key[2:]: yaml.safe_load(value) for key, value in (arg.split("=", 1) for arg in runs.SMALL)}
+FIXED = {key: value for key, value in SMALL.items() if key != RATE} | {
     "model.energy.num_hidden": 32, "model.energy.scale": 0.1, "model.num_steps": 5, "ema.decay": 0.9,
     "data.batch_size": 100,
     "evaluation.num_chains": 40, "evaluation.num_temperatures": 150, "evaluation.final_temperatures": 60,
@@ -153,7 +154,8 @@ def alive(number: int, name: str) -> bool:
         ({"search": "grid"}, [], "space: model.learning_rate: a grid needs points: n beside log_uniform"),
         ({"settings": {"model.num_step": 3}}, [], "(did you mean model.num_steps?)"),
         ({"settings": {"run_dir": "x"}}, [], "settings: run_dir is set by the sweep: see sweep_dir"),
-        ({}, ["--", "model.num_steps=3"], "after -- come settings of gwg_dist.fit, --key=value, got"),
+        ({}, ["--", "model.num_steps=3"], "data: there is no file model.num_steps=3"),
+        ({}, ["--", "-x=3"], "after -- come settings of gwg_dist.fit, --key=value, got"),
         ({"scheduler": "pbt", "search": "optuna"}, [], "search must be random with scheduler pbt"),
         ({"scheduler": "pbt", "space": {"model.smoothing": {"choice": [0.1]}}}, [], "model.smoothing cannot change"),
         ({}, ["--resume=none"], "none/sweep.yaml"),
