@@ -20,7 +20,7 @@ from gwg_dist.tools.files import write_json
 from gwg_dist.tools.provenance import provenance
 from gwg_dist.tools.terminal import console, make_progress, quiet, say, track
 
-DDP, RECIPE = "ddp", "recipe"
+DDP, LAG, RECIPE = "ddp", "lag", "recipe"
 TABLE_WIDTH = 160
 
 
@@ -46,7 +46,7 @@ def bench(
         quick: shorter and three rounds.
         sweep: step time against chains, sites and categories instead, with a plot beside the JSON.
         only: rows whose name contains this, in any case; "ddp" times one process against two, "recipe" trains by all
-            defaults on a dozen kinds of data.
+            defaults on a dozen kinds of data, "lag" trains for minutes to see whether the lag predicts failure.
         num_chains: chains in a batch.
         rounds: alternations.
         backend: of our side, see ``gwg_dist.samplers.plan_chains``.
@@ -55,7 +55,8 @@ def bench(
         minutes: of "recipe": what each run is given.
         seeds: of "recipe": seeds of the runs.
         sets: of "recipe": parts of the names of data sets, separated by commas; "" for all.
-        data_dir: of "recipe": folder of the files of data; sets whose file is not there are left out.
+        data_dir: of "recipe": folder of the files of data; sets whose file is not there are left out. Of "lag": folder
+            of caltech101_silhouettes28.npz; the digits alone without it.
         runs: of "recipe": folder of the runs; runs/recipe-TIME by default.
     """
     try:
@@ -73,6 +74,10 @@ def bench(
         from gwg_dist.bench.ddp import weak_scaling
 
         return written({"machine": provenance(where), "ddp": weak_scaling(quick=quick)}, path)
+    if only.lower() == LAG:
+        from gwg_dist.bench.lag import lag_study
+
+        return written({"machine": provenance(where), "lag": lag_study(quick=quick, data_dir=data_dir)}, path)
     if only.lower() == RECIPE:
         return recipe_bench(where, path, minutes=minutes, seeds=seeds, sets=sets, data_dir=data_dir, runs=runs)
     clock.pin(where)
