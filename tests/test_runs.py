@@ -15,7 +15,7 @@ from gwg_dist.evaluation import exact_log_z
 from gwg_dist.runs import estimate_log_z, fit, load_run, score
 from gwg_dist.tools.errors import InputError
 from tests.conftest import ROOT
-from tests.support.runs import SMALL
+from tests.support.runs import SMALL, run_fit
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +100,13 @@ def test_every_verb_says_its_version(main: str, capsys: pytest.CaptureFixture[st
         importlib.import_module(f"gwg_dist.{main}").main(["--version"])
     assert exit_info.value.code == 0
     assert "gwg_dist 0." in capsys.readouterr().out
+
+
+def test_own_loggers_stand_beside_those_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its folder."""
+    monkeypatch.chdir(tmp_path)
+    few = ["--trainer.max_steps=2", "--pictures_every=0", "--trainer.log_every_n_steps=1"]
+    run_fit(Path("run"), *few, "--trainer.logger=CSVLogger", "--trainer.logger.save_dir=mine")
+    assert list(tmp_path.glob("run/metrics/*/metrics.csv"))
+    assert list(tmp_path.glob("run/mine/**/metrics.csv"))
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -56,6 +57,15 @@ class TensorBoardFile(TensorBoardLogger):
     def finalize(self, status: str) -> None:
         with surviving("tensorboard"):
             super().finalize(status)
+
+
+def in_folder(config: Namespace, folder: Path) -> None:
+    """Let the loggers that the settings pick write in the run's folder, unless they name an absolute one."""
+    given = config.trainer.get("logger")
+    for logger in given if isinstance(given, list) else [given]:
+        settings = logger.get("init_args") if isinstance(logger, Namespace) else None
+        if settings is not None and "save_dir" in settings:
+            settings["save_dir"] = str(folder.resolve() / (settings["save_dir"] or "."))
 
 
 def _unless_told(otherwise: Callable[[threading.ExceptHookArgs], object], args: threading.ExceptHookArgs) -> None:

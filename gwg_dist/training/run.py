@@ -31,6 +31,7 @@ from gwg_dist.training.energy_output import check_energy_output
 from gwg_dist.training.folder import CONFIG, DAMAGED, FILES, Place, mark_job
 from gwg_dist.training.interruption import Interruption
 from gwg_dist.training.limit import nothing_left
+from gwg_dist.training.logs import in_folder
 from gwg_dist.training.memory import check_fits, needs, summary
 from gwg_dist.training.ranges import check
 from gwg_dist.training.recipe import say_choices
@@ -75,6 +76,7 @@ def train(
     asked = place.start()
     if place.is_own():
         recall(parser, config, place.folder / CONFIG)
+    in_folder(config, place.folder)
     objects = build(parser, config)
     checkpoint, start = (None, 0) if asked is None else resumable(asked, objects.model)
     budget = budget_of(config, objects, began=began, start=start)
