@@ -110,7 +110,7 @@ def outcome(settings: Sequence[str], *, size: int, steps: int, rate: float, temp
             f"--evaluation.final_temperatures={temperatures}",
         ]  # fmt: skip
         gain, drift, collapsed = -math.inf, math.nan, False
-        terminal, console.file = console.file, StringIO()
+        was_quiet, console.quiet = console.quiet, True
         try:
             with redirect_stdout(StringIO()):
                 parser = build_parser()
@@ -121,7 +121,7 @@ def outcome(settings: Sequence[str], *, size: int, steps: int, rate: float, temp
         except DivergedError:
             pass
         finally:
-            console.file = terminal
+            console.quiet = was_quiet
         return Outcome(size, steps, rate, lag_of(folder), gain, drift, collapsed, time.monotonic() - start)
 
 
