@@ -18,7 +18,7 @@ from gwg_dist.tools.commands import Parser, code_of_signal, errors_for_people, e
 from gwg_dist.tools.errors import Stopped
 from gwg_dist.tools.help import ASKS_FOR_HELP, show_help
 from gwg_dist.tools.streams import quick_end
-from gwg_dist.tools.terminal import quiet, say
+from gwg_dist.tools.terminal import output, quiet, say
 
 if TYPE_CHECKING:
     from gwg_dist.training.folder import Place
@@ -51,7 +51,8 @@ def main(args: list[str] | None = None) -> None:
     with errors_for_people():
         config = parser.parse_args(expand_option(typed, "--resume", resume_arguments))
     place = None
-    with errors_for_people(), Interruption(patience=config.stop_seconds) as interruption:
+    shown = output(nothing=config.quiet, log_file=config.log_file)
+    with errors_for_people(), shown, Interruption(patience=config.stop_seconds) as interruption:
         try:
             check(config)
             take_launched_world(config, typed)

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from gwg_dist import evaluate
+from gwg_dist import fit as verb
 from gwg_dist.evaluation import exact_log_z
 from gwg_dist.runs import estimate_log_z, fit, load_run, score
 from gwg_dist.tools.errors import InputError
 from tests.conftest import ROOT
-from tests.support.runs import SMALL, run_fit
+from tests.support.runs import SMALL, fails, run_fit
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +74,6 @@ def test_settings_that_are_wrong_are_named(tmp_path: Path, monkeypatch: pytest.M
 def test_a_resumed_run_says_what_changed(
     notebook: tuple[Path, dict], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gwg_dist import fit as verb
-
     shutil.copytree(notebook[0] / "runs/mine", tmp_path / "run")
     few = [arg for arg in SMALL if arg.startswith("--evaluation")]
     verb.main(["--resume", str(tmp_path / "run"), "--trainer.max_steps=301", "--model.learning_rate=0.01", *few])
@@ -110,3 +109,22 @@ def test_own_loggers_stand_beside_those_of_the_run(tmp_path: Path, monkeypatch: 
     assert list(tmp_path.glob("run/metrics/*/metrics.csv"))
     assert list(tmp_path.glob("run/mine/**/metrics.csv"))
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_quiet_and_a_log_file(
+    notebook: tuple[Path, dict], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing but errors; or the same lines in a file. The settings of the run know nothing of it."""
+    monkeypatch.chdir(tmp_path)
+    few = ["--trainer.max_steps=2", "--pictures_every=0"]
+    capsys.readouterr()
+    run_fit(Path("quiet"), *few, "--quiet")
+    assert capsys.readouterr() == ("", "")
+    run_fit(Path("logged"), *few, "--log_file=log.txt")
+    assert capsys.readouterr().err == ""
+    assert "verdict:" in Path("log.txt").read_text()
+    evaluate.main(["logged", "--num_chains=4", "--num_temperatures=4", "--quiet"])
+    assert capsys.readouterr().err == ""
+    assert "seed must lie in" in fails(verb.main, ["--quiet", "--seed=-1"], capsys)
+    assert "log_file: none/log.txt cannot be written" in fails(verb.main, ["--log_file=none/log.txt"], capsys)
+    assert "log_file" not in Path("logged/config.yaml").read_text()

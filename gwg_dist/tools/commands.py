@@ -25,7 +25,7 @@ from gwg_dist.tools import trust
 from gwg_dist.tools.errors import DivergedError, InputError, LostError
 from gwg_dist.tools.settings_files import check_settings_file
 from gwg_dist.tools.shipped import config_names, config_path
-from gwg_dist.tools.terminal import quiet, say_error
+from gwg_dist.tools.terminal import output, quiet, say_error
 
 LOST, MISTAKE, DIVERGED, AGAIN, INTERRUPTED = 1, 2, 3, 75, 130
 """Exit codes. AGAIN is EX_TEMPFAIL of sysexits.h: the state is saved, start the same again."""
@@ -219,6 +219,13 @@ def make_parser(prog: str, description: str | None, kind: type[Parser] = Parser)
     )
 
 
+def add_output_arguments(parser: Parser) -> None:
+    """Add ``--quiet`` and ``--log_file FILE``."""
+    parser.add_argument("--quiet", action="store_true", help="print errors alone")
+    help = "file to the end of which goes what would be printed; None for the terminal"
+    parser.add_argument("--log_file", type=str | None, default=None, help=help)
+
+
 def expand_option(args: list[str], option: str, meaning: Callable[[str], list[str]]) -> list[str]:
     """``option VALUE`` replaced by ``meaning(VALUE)``, in front, so that all other settings win over it."""
     for place, arg in enumerate(args):
@@ -290,6 +297,7 @@ def run_command(function: Callable[..., Any], args: list[str] | None, *, prog: s
     """A command line whose settings are the arguments of ``function``. Exits with 2 for a mistake."""
     quiet()
     parser = make_parser(prog, description)
+    add_output_arguments(parser)
     flags: set[str | int] = {
         name for name, given in inspect.signature(function).parameters.items() if given.default is False
     }
@@ -301,7 +309,8 @@ def run_command(function: Callable[..., Any], args: list[str] | None, *, prog: s
         for key, value in config.items():
             if value == "" and key != "trust":
                 raise InputError(f"{key} must not be empty")
-        function(**config.as_dict())
+        with output(nothing=config.pop("quiet"), log_file=config.pop("log_file")):
+            function(**config.as_dict())
 
 
 def code_of_signal(number: int) -> int:

@@ -9,11 +9,13 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from gwg_dist.tools.errors import InputError
 
 REFRESH_SECONDS = 0.25
 LIBRARY_NOISE = (
@@ -40,8 +42,37 @@ def say(text: str, style: str | None = None) -> None:
 
 
 def say_error(message: str) -> None:
-    """Print one line that begins with "error:"."""
+    """Print one line that begins with "error:", also where nothing else is printed."""
+    was_quiet, console.quiet = console.quiet, False
     console.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
+    console.quiet = was_quiet
+
+
+@contextmanager
+def output(*, nothing: bool, log_file: str | None) -> Iterator[None]:
+    """Within it what the package says is printed nowhere but for errors, or goes to the end of a file.
+
+    Args:
+        nothing: whether errors alone are printed.
+        log_file: path of the file; None for the terminal.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    was_quiet = console.quiet
+    with ExitStack() as stack:
+        try:
+            if log_file is not None:
+                console.file = stack.enter_context(open(log_file, "a", buffering=1))
+        except OSError as error:
+            raise InputError(f"log_file: {log_file} cannot be written: {error.strerror}") from error
+        try:
+            console.quiet = nothing
+            yield
+        finally:
+            console.quiet = was_quiet
+            if log_file is not None:
+                console.file = None  # pyright: ignore[reportAttributeAccessIssue]  # the terminal again
 
 
 def make_progress() -> Progress:

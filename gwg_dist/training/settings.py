@@ -25,7 +25,7 @@ from gwg_dist.module import EBMModule
 from gwg_dist.objectives import Objective
 from gwg_dist.samplers import Sampler
 from gwg_dist.tools import trust
-from gwg_dist.tools.commands import Parser, make_parser, plain
+from gwg_dist.tools.commands import Parser, add_output_arguments, make_parser, plain
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.files import write_text
 from gwg_dist.training.memory import build_energy
@@ -64,8 +64,9 @@ CHOSEN: dict[str, tuple[Any, str]] = {
     "evaluation.final_temperatures": (int, "gradient evaluations a chain in the evaluation after training"),
     "trainer.max_steps": (int, "iterations of the run"),
 }
-FLAGS = (trust.OPTION, "--print_config")  # what may stand alone, and takes a value after "=" otherwise
-NOT_KEPT = ("config", "trust", "run_dir", "ckpt_path")  # where a run is and whom it trusts, not what it is
+FLAGS = (trust.OPTION, "--print_config", "--quiet")  # what may stand alone, and takes a value after "=" otherwise
+# Where a run is, whom it trusts and where it prints, not what it is.
+NOT_KEPT = ("config", "trust", "quiet", "log_file", "run_dir", "ckpt_path")
 
 
 PICKED = {
@@ -134,6 +135,7 @@ def build_parser(prog: str = "python -m gwg_dist.fit", description: str | None =
     parser = make_parser(prog, description, RunParser)
     parser.add_config_argument()
     parser.add_trust_argument()
+    add_output_arguments(parser)
     parser.add_argument("--run_dir", type=str | None, default=None, help="folder of the run; runs/NAME-TIME by default")
     help = "go on from a checkpoint: a file, or 'last' for the run folder's newest (afresh where there is none)"
     parser.add_argument("--ckpt_path", type=str | None, default=None, help=help)
