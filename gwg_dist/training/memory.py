@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, NamedTuple
 
 import torch
@@ -94,8 +95,12 @@ def build_energy(cls: type[Energy], *args: Any, **kwargs: Any) -> Energy:
 
 def _planned(cls: type[Energy], *args: Any, **kwargs: Any) -> Need | None:
     """What an energy's weights would take; None where that cannot be told without making it."""
+    logger = logging.getLogger("gwg_dist")
+    silent, logger.disabled = logger.disabled, True  # it says what it has to say when it is made
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             return weights_of(cls(*args, **kwargs))
     except (RuntimeError, TypeError, ValueError):  # what is wrong with it is told when it is made
         return None
+    finally:
+        logger.disabled = silent
