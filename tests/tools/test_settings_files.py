@@ -70,7 +70,7 @@ def test_in_every_place_that_takes_one(
      (fit.main, ["--run_dir=LONG"]), (fit.main, ["--ckpt_path=LONG"]), (fit.main, ["--model.sampler=LONG"]),
      (fit.main, ["--data=Arrays", "--data.path=LONG.npy"]), (evaluate.main, ["LONG"]), (sample.main, ["LONG"]),
      (launch.main, ["--submit=false", "--", "--run_dir=LONG"])],
-    ids=str,
+    ids=lambda value: value.__module__ if callable(value) else str(value),
 )  # fmt: skip
 def test_paths_that_are_longer_than_paths_can_be(
     main, args: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
