@@ -26,6 +26,7 @@ from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.seeding import fixed_generator, make_generator
 
 FOLDER = "folder"  # among the sources of a class: a folder of files
+DEFAULT_BATCH_SIZE = 100
 BINARIZATIONS = ("dynamic", "static", "threshold")
 
 
@@ -112,6 +113,8 @@ class DiscreteData(LightningDataModule, ABC):
             except ValueError as error:
                 raise InputError(f"data {type(self).__name__}: {error}") from error
             splits = without_weightless(splits)
+            if self.batch_size == DEFAULT_BATCH_SIZE:
+                self.batch_size = min(self.batch_size, len(splits.train))
             if len(splits.train) < self.batch_size:
                 raise InputError(
                     f"batch_size must be at most the {len(splits.train)} training points, got {self.batch_size}"

@@ -23,6 +23,8 @@ def describe(data: DiscreteData) -> list[str]:
     line += ", ".join(f"{size:,} {name}" for size, name in sizes) + ")"
     if sum(part.numel() for part in points) <= MAX_SITES:
         line += "".join(f"; {text}" for text in (_duplicates(data), _constant(data)) if text)
+    if data.batch_size == len(data.splits.train):
+        line += "; all training points are in every batch"
     side = math.isqrt(space.num_sites)
     if len(space.shape) == 1 and side >= 8 and side**2 == space.num_sites and "shape" in settings_of(type(data)):
         line += f"; --data.shape=[{side},{side}] gives pictures"

@@ -53,6 +53,15 @@ def test_batches_are_a_function_of_seed_and_iteration() -> None:
     assert not torch.equal(one.batch(5).codes, other.batch(5).codes)
 
 
+def test_few_points_are_all_in_every_batch(tmp_path: Path) -> None:
+    np.save(tmp_path / "few.npy", np.arange(50)[:, None] // 2 ** np.arange(6) % 2)
+    data = Arrays(str(tmp_path / "few.npy"))
+    assert len(data.splits.train) == data.batch_size == 40
+    assert sorted(data.batch(3).codes.tolist()) == sorted(data.splits.train.tolist())
+    with pytest.raises(InputError, match="batch_size must be at most the 40 training points, got 41"):
+        _ = Arrays(str(tmp_path / "few.npy"), batch_size=41).splits
+
+
 def test_an_epoch_takes_every_point_once() -> None:
     data = IsingSamples(shape=(4, 4), num_train=60, num_steps=1, batch_size=20)
     epoch = torch.cat([data.batch(i).codes for i in (3, 4, 5)])

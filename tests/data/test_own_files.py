@@ -299,7 +299,6 @@ STRANGE: list[tuple[str, Callable[[Path], None], str]] = [
     ("infinite.csv", text_file("0,1\n1,inf\n0,0\n"), "line 2, column 2: inf is no integer"),
     ("latin.csv", text_file("gr\xfcn,blau\n0,1\n".encode("latin-1")), "is not text in UTF-8"),
     ("short.csv", text_file("0,1\n1,0\n"), "at least three points, got (2, 2)"),
-    ("few.csv", text_file("0,1\n" * 50), "batch_size must be at most the 40 training points"),
     ("no_images", folder, "holds no images, at least three are needed"),
     ("torn_image", folder_with_a_torn_image, "03.png is damaged or no image"),
 ]  # fmt: skip
