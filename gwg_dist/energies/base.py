@@ -10,6 +10,8 @@ from torch import Tensor
 from gwg_dist.spaces import Binary, Space
 from gwg_dist.structure import MayKnowItself
 
+PAIR_SITES = 150
+
 
 class Energy(MayKnowItself, ABC):
     """E(x), low where x is probable: p(x) = ref(x) exp(-E(x)) / Z.
@@ -33,7 +35,7 @@ class Energy(MayKnowItself, ABC):
     """
 
     learning_rate: ClassVar[float] = 1e-3
-    """The rate that a run takes for this energy where its settings say "auto"."""
+    """The rate that a run takes for this energy where its settings say "auto", see ``rate_on``."""
 
     weight_decay: ClassVar[float] = 0.0
     """The decoupled weight decay that a run takes for it, likewise."""
@@ -45,9 +47,24 @@ class Energy(MayKnowItself, ABC):
         super().__init__()
         self.space = space
 
+    @classmethod
+    def rate_on(cls, space: Space) -> float:
+        """The learning rate that a run takes on ``space`` where its settings say "auto"."""
+        del space
+        return cls.learning_rate
+
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """E(x) in nats, ``(B,)``, from floats ``(B, D)`` (binary) or one-hot ``(B, D, K)`` (categorical)."""
+
+
+def rate_of_pairs(rate: float, space: Space) -> float:
+    """The learning rate of a model of all pairs of D sites, ``rate`` up to 150 sites: rate * min(1, (150 / D)^2).
+
+    An update by Adam moves each of the D^2 / 2 couplings by up to the rate, and E by up to as much for each of them, so
+    this bounds what an update does to E.
+    """
+    return float(f"{rate * min(1.0, (PAIR_SITES / space.num_sites) ** 2):.2g}")
 
 
 def require_binary(energy: type[Energy], space: Space) -> None:

@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from gwg_dist.energies.base import Energy, require_binary
+from gwg_dist.energies.base import Energy, rate_of_pairs, require_binary
 from gwg_dist.spaces import Space
 from gwg_dist.structure import DensePairs, Graph, SparsePairs, symmetric
 
@@ -30,6 +30,10 @@ class IsingEnergy(Energy):
 
     learning_rate: ClassVar[float] = 3e-3
     weight_decay: ClassVar[float] = 0.1
+
+    @classmethod
+    def rate_on(cls, space: Space) -> float:
+        return rate_of_pairs(cls.learning_rate, space)
 
     def __init__(self, space: Space, *, scale: float = 0.0) -> None:
         super().__init__(space)

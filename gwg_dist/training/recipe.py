@@ -92,9 +92,9 @@ def kernel_steps(config: Namespace, data: DiscreteData) -> Iterator[Choice]:
 
 def optimizer(config: Namespace, data: DiscreteData) -> Iterator[Choice]:
     """The rate and the decay that belong to the energy, and whether the rate may be lowered."""
-    del data
     found, left_to_us = energy_class(config), config.model.learning_rate == AUTO
-    yield Choice("model.learning_rate", found.learning_rate, f"the rate for {found.__name__}")
+    reason = f"the rate for {found.__name__} of {data.space.num_sites} sites"
+    yield Choice("model.learning_rate", found.rate_on(data.space), reason)
     if config.model.optimizer is None:
         yield Choice("model.weight_decay", found.weight_decay, f"the decay for {found.__name__}")
     else:

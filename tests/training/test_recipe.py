@@ -79,6 +79,8 @@ def test_what_is_given_wins() -> None:
         found = config[key].class_path if key == "model.energy" else config[key]
         assert found == value if key != "model.energy" else found.endswith("MLPEnergy")
     assert chosen(Binary(64), "--model.energy=MLPEnergy")["model.learning_rate"] == 1e-3
+    assert chosen(Binary(140))["model.learning_rate"] == 3e-3
+    assert chosen(Binary(784))["model.learning_rate"] == pytest.approx(3e-3 * (150 / 784) ** 2, rel=0.05)
     assert "model.chains.init_args.size" not in chosen(Binary(64), "--model.chains.size=200")
     assert chosen(Binary(64), "--model.chains.init=uniform")["model.chains.init_args.size"] == 2000
 
