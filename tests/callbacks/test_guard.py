@@ -84,8 +84,11 @@ def test_on_divergence_stop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.slow
 def test_a_gap_that_grows_goes_back_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Three steps and a rate of 1e-2, which stopped at iteration 60: it ends with a model better than its reference."""
-    args = ["--model.num_steps=3", "--model.learning_rate=1e-2", f"--run_dir={tmp_path / 'run'}", *QUIET]
+    """An MLP with three steps, a rate of 1e-2 and 10,000 chains, which stopped at iteration 60."""
+    args = [
+        "--model.energy=MLPEnergy", "--model.num_steps=3", "--model.learning_rate=1e-2", "--model.chains.size=10000",
+        "--model.warmup_iterations=0", "--model.weight_decay=0", f"--run_dir={tmp_path / 'run'}", *QUIET,
+    ]  # fmt: skip
     fit.main([*args, "--trainer.max_steps=200", "--trainer.accelerator=cpu", "--evaluation.final_temperatures=100"])
     said = " ".join(capsys.readouterr().err.split())
     assert "the chains no longer follow the model" in said
