@@ -34,7 +34,7 @@ from gwg_dist.training.run import train
 from gwg_dist.training.settings import build_parser
 
 SIZES, STEPS, RATES = (100, 1000, 10_000), (5, 20), (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-CALTECH = "caltech101_silhouettes28.npz"
+FILES = {"caltech": ("caltech101_silhouettes28.npz", 200), "dna": ("dna_mlbench.npz", 100)}  # and hidden units
 RUN_ON = 500  # steps of the chains of the buffer for the drift, 200 chains of it
 FIXED = [
     "--model.energy=RBMEnergy", "--model.sampler=GWG", "--model.warmup_iterations=0", "--model.cooldown=0",
@@ -73,16 +73,17 @@ class Outcome(NamedTuple):
 
 
 def lag_study(*, quick: bool, data_dir: str | None) -> dict[str, Any]:
-    """Run the grid on the digits and, where ``data_dir`` holds them, on Caltech silhouettes; print and return tables.
+    """Run the grid on the digits and on the files of ``data_dir``; print and return tables.
 
-    Raises InputError where data_dir lacks the file.
+    Raises InputError where data_dir lacks a file.
     """
     sets = {"digits": (["--data=Digits"], 100, 60 if quick else 600)}
-    if data_dir:
-        path = Path(data_dir).expanduser() / CALTECH
+    for name, (file, num_hidden) in FILES.items() if data_dir else ():
+        path = Path(data_dir or "").expanduser() / file
         if not path.is_file():
             raise InputError(f"data_dir: there is no file {path}")
-        sets["caltech"] = (["--data=Arrays", f"--data.path={path}"], 200, 20 if quick else 500)
+        data = ["--data=Arrays", "--data.train=x", f"--data.path={path}"]
+        sets[name] = (data, num_hidden, 20 if quick else 500)
     grid = list(
         itertools.product((100, 10_000), (5,), (1e-3, 3e-2)) if quick else itertools.product(SIZES, STEPS, RATES)
     )
