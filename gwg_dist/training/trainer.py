@@ -56,34 +56,11 @@ def make_trainer(
         ValueError, TypeError, RuntimeError, MisconfigurationException: Lightning or a callback refuses its settings.
     """
     settings: dict[str, Any] = dict(objects.trainer)
-    every = 50 if settings["log_every_n_steps"] is None else settings["log_every_n_steps"]
-    theirs = _listed(settings.pop("callbacks", None))
     all_callbacks = [
         *([] if interruption is None else [interruption]),
-        SameStart(start),
-        objects.guard,
-        objects.adaptation,
-        KernelChange(),
-        objects.pace,
-        objects.ema,
-        TrainingMetrics(every),
-        CouplingError(every),
-        objects.evaluation,
-        SamplePictures(folder, every=config.pictures_every),
-        *theirs,
-        *callbacks,
-        *time_limit(settings.pop("max_time", None), trust.option_for(config)),
-        RunCheckpoints(folder, every=config.checkpoint_every, yardstick=yardstick(config)),
+        *callbacks_of(config, objects, folder, settings, start=start, callbacks=callbacks),
     ]
-    if settings.get("enable_progress_bar") is not False:
-        all_callbacks.append(TrainingProgress())
-    if settings.get("logger") is not False:
-        own = [logger for logger in _listed(settings.get("logger")) if logger is not True]
-        settings["logger"] = [
-            *own,
-            MetricsFile(folder, name="metrics", version=f"from_{start:07d}"),
-            TensorBoardFile(folder, name="tensorboard", version=""),
-        ]
+    settings["logger"] = loggers_of(settings.get("logger"), folder, start=start)
     settings["strategy"] = strategy or strategy_of(config, settings)
     environment = environment or launched_environment()
     plugins = [*_listed(settings.pop("plugins", None)), AtomicCheckpointIO(), *([environment] if environment else [])]
@@ -102,6 +79,48 @@ def make_trainer(
         interruption.trainer = trainer
         objects.evaluation.stop = interruption.agreed
     return trainer
+
+
+def callbacks_of(
+    config: Namespace,
+    objects: Namespace,
+    folder: Path,
+    settings: dict[str, Any],
+    *,
+    start: int,
+    callbacks: Sequence[Callback],
+) -> list[Callback]:
+    """The callbacks of a run in their order; what is theirs is taken out of the trainer's ``settings``."""
+    every = 50 if settings["log_every_n_steps"] is None else settings["log_every_n_steps"]
+    theirs = _listed(settings.pop("callbacks", None))
+    return [
+        SameStart(start),
+        objects.guard,
+        objects.adaptation,
+        KernelChange(),
+        objects.pace,
+        objects.ema,
+        TrainingMetrics(every),
+        CouplingError(every),
+        objects.evaluation,
+        SamplePictures(folder, every=config.pictures_every),
+        *theirs,
+        *callbacks,
+        *time_limit(settings.pop("max_time", None), trust.option_for(config)),
+        RunCheckpoints(folder, every=config.checkpoint_every, yardstick=yardstick(config)),
+        *([] if settings.get("enable_progress_bar") is False else [TrainingProgress()]),
+    ]
+
+
+def loggers_of(given: Any, folder: Path, *, start: int) -> Any:
+    """The loggers that the settings name and those of every run; False turns all of them off."""
+    if given is False:
+        return False
+    return [
+        *(logger for logger in _listed(given) if logger is not True),
+        MetricsFile(folder, name="metrics", version=f"from_{start:07d}"),
+        TensorBoardFile(folder, name="tensorboard", version=""),
+    ]
 
 
 def strategy_of(config: Namespace, settings: dict[str, Any]) -> Strategy | str:
