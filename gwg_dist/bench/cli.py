@@ -85,6 +85,13 @@ def bench(
         from gwg_dist.bench.scaling import scaling
 
         return written({"machine": provenance(where), "scaling": scaling(where, quick=quick, out=path)}, path)
+    return row_bench(where, path, quick=quick, only=only, num_chains=num_chains, rounds=rounds, backend=backend)
+
+
+def row_bench(
+    where: torch.device, path: Path, *, quick: bool, only: str, num_chains: int, rounds: int, backend: str
+) -> Path:
+    """Our step against the published one, a row a model: table and JSON. Raises InputError where no row is named so."""
     torch.manual_seed(0)
     rows = make_rows(quick=quick, chains=num_chains, backend=backend, device=where)
     rows = [row for row in rows if only.lower() in row.name.lower()]

@@ -11,6 +11,9 @@ import numpy as np
 
 from gwg_dist.tools.errors import InputError
 
+# What numpy and zipfile raise for a file that is torn or strange; NotImplementedError is an unknown compression.
+UNREADABLE = (OSError, ValueError, EOFError, KeyError, BadZipFile, NotImplementedError, zlib.error)
+
 
 def existing(path: str | Path, name: str, *, folder: bool = False) -> Path:
     """``path`` where there is such a file, or folder. Raises InputError otherwise, with the name most like it."""
@@ -54,5 +57,5 @@ def read_arrays(path: str | Path, name: str) -> dict[str, np.ndarray]:
         return {key: loaded[key] for key in loaded.files}
     except MemoryError as error:
         raise InputError(f"{name}: {path} does not fit into memory: {error}") from error
-    except (OSError, ValueError, EOFError, KeyError, BadZipFile, NotImplementedError, zlib.error) as error:
+    except UNREADABLE as error:
         raise InputError(f"{name}: {path} is damaged or holds more than plain arrays: {error}") from error

@@ -97,15 +97,11 @@ def train(
     check_ranks(objects, trainer.world_size)
     if launched_rank() == 0:
         prepare_folder(place.folder, asked, checkpoint)
-        say(f"run folder: {place.folder}" + (f", going on from iteration {start}" if checkpoint else ""))
-        if checkpoint is not None and place.is_own():
-            for line in changes(as_text(parser, config), place.folder / CONFIG):
-                say(line)
-        if not budget:  # which says them once they are known
+        tell_beginning(parser, config, place, start=start, goes_on=checkpoint is not None)
+        if not budget:  # which says its choices once they are known
             say_choices(objects.choices)
-        through = None if budget else nothing_left(start, trainer.max_steps)
-        if through:
-            say(through)
+            if through := nothing_left(start, trainer.max_steps):
+                say(through)
     began = time.monotonic()
     try:
         trainer.fit(objects.model, datamodule=objects.data, ckpt_path=checkpoint, weights_only=True)
@@ -120,6 +116,14 @@ def train(
     stop = None if interruption is None else interruption.agreed
     report(trainer, objects, place.folder, seconds=time.monotonic() - began, stop=stop)
     return trainer
+
+
+def tell_beginning(parser: Parser, config: Namespace, place: Place, *, start: int, goes_on: bool) -> None:
+    """Say where the run is, where it goes on from, and which settings are not those that it had there."""
+    say(f"run folder: {place.folder}" + (f", going on from iteration {start}" if goes_on else ""))
+    if goes_on and place.is_own():
+        for line in changes(as_text(parser, config), place.folder / CONFIG):
+            say(line)
 
 
 def build(parser: Parser, config: Namespace) -> Namespace:
