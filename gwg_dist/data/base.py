@@ -69,7 +69,8 @@ class DiscreteData(LightningDataModule, ABC):
 
     Args:
         space: where its points live; known before the data are read.
-        batch_size: points in an iteration, on all ranks together.
+        batch_size: points in an iteration, on all ranks together. The default of 100 becomes the number of training
+            points where that is smaller.
 
     Raises:
         ValueError: a batch_size below 1.

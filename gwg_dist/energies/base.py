@@ -61,8 +61,8 @@ class Energy(MayKnowItself, ABC):
 def rate_of_pairs(rate: float, space: Space) -> float:
     """The learning rate of a model of all pairs of D sites, ``rate`` up to 150 sites: rate * min(1, (150 / D)^2).
 
-    An update by Adam moves each of the D^2 / 2 couplings by up to the rate, and E by up to as much for each of them, so
-    this bounds what an update does to E.
+    Adam moves each of the D^2 / 2 couplings by up to the rate in an update, and so E by up to rate * D^2 / 2. Beyond
+    150 sites this bound stays what it is for 150.
     """
     return float(f"{rate * min(1.0, (PAIR_SITES / space.num_sites) ** 2):.2g}")
 
