@@ -1,7 +1,18 @@
-"""Lightning callbacks: likelihoods, the divergence guard, adaptation of the kernel, the pace, progress, pictures."""
+"""Lightning callbacks: likelihoods, the divergence guard, adaptation of the kernel, the pace, progress, pictures.
+
+Also diagnostics of chains, as metrics that all ranks add to.
+"""
 
 from gwg_dist.callbacks.adaptation import Adaptation, adapt
 from gwg_dist.callbacks.averaging import AveragedWeights
+from gwg_dist.callbacks.diagnostics import (
+    BatchMeansSampleSize,
+    EffectiveSampleSize,
+    HammingMMD,
+    IntegratedTime,
+    MarginalRMSE,
+    SplitRhat,
+)
 from gwg_dist.callbacks.guard import DivergenceGuard
 from gwg_dist.callbacks.kernel import KernelChange, kernel_of
 from gwg_dist.callbacks.likelihood import AISLikelihood, assess_module
@@ -14,11 +25,17 @@ __all__ = [
     "AISLikelihood",
     "Adaptation",
     "AveragedWeights",
+    "BatchMeansSampleSize",
     "CouplingError",
     "DivergenceGuard",
+    "EffectiveSampleSize",
+    "HammingMMD",
+    "IntegratedTime",
     "KernelChange",
+    "MarginalRMSE",
     "Pace",
     "SamplePictures",
+    "SplitRhat",
     "TrainingMetrics",
     "TrainingProgress",
     "adapt",
