@@ -1,5 +1,6 @@
 """Markov kernels and the loop that runs them. Needs torch alone."""
 
+from gwg_dist.samplers.adapting import Adapted, adapt_kernel
 from gwg_dist.samplers.base import Info, Kernel, Sampler, State
 from gwg_dist.samplers.block_gibbs import BlockGibbs
 from gwg_dist.samplers.gibbs import Gibbs
@@ -13,6 +14,7 @@ from gwg_dist.target import Evaluation, Target
 
 __all__ = [
     "GWG",
+    "Adapted",
     "BlockGibbs",
     "ChainResult",
     "Evaluation",
@@ -28,6 +30,7 @@ __all__ = [
     "State",
     "SurrogateGWG",
     "Target",
+    "adapt_kernel",
     "check_backend",
     "plan_chains",
     "run_chain",

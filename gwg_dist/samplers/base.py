@@ -105,10 +105,9 @@ class Sampler(Kernel):
     target_acceptance: float = 0.574
 
     def adapted(self, accept_prob: float, *, gain: float, target: float | None = None) -> Self:
-        """This kernel after a step of Robbins and Monro (1951) on the logarithm of the tunable field v.
+        """This kernel after a step of Robbins and Monro (1951) on its tunable field; see ``shifted``.
 
-        log v += ± gain (accept_prob - target), with + where the acceptance falls as v rises. A whole number is rounded
-        and stays at least 1. A value that the kernel refuses leaves it as it is.
+        A value that the kernel refuses leaves it as it is.
 
         Args:
             accept_prob: mean acceptance probability with this kernel.
@@ -117,17 +116,35 @@ class Sampler(Kernel):
         """
         if self.tunable is None:
             return self
-        value = getattr(self, self.tunable)
-        error = accept_prob - (self.target_acceptance if target is None else target)
-        new = value * math.exp(-gain * error if self.acceptance_rises else gain * error)
+        value = self.shifted(getattr(self, self.tunable), accept_prob, gain=gain, target=target)
         try:
-            return self.tuned(max(1, round(new)) if isinstance(value, int) else new)
+            return self.tuned(value)
         except ValueError:
             return self
 
+    def shifted(self, value: float, accept_prob: float, *, gain: float, target: float | None = None) -> float:
+        """The value v of the tunable field after a step of Robbins and Monro (1951) on its logarithm.
+
+        log v += ± gain (accept_prob - target), with + where the acceptance falls as v rises. A field of whole numbers
+        has a real v beside it that is stepped, so that steps below one half add up.
+
+        Args:
+            value: v before the step.
+            accept_prob: mean acceptance probability with it.
+            gain: gain of the step; falls to 0 over a warm-up.
+            target: acceptance to reach; ``target_acceptance`` where none is given.
+        """
+        error = accept_prob - (self.target_acceptance if target is None else target)
+        return value * math.exp(-gain * error if self.acceptance_rises else gain * error)
+
     def tuned(self, value: float) -> Self:
-        """This kernel with another value of its tunable field. Raises ValueError where the kernel refuses it."""
-        return dataclasses.replace(cast(Any, self), **{cast(str, self.tunable): value})
+        """This kernel with another value of its tunable field. Raises ValueError where the kernel refuses it.
+
+        In a field of whole numbers it is rounded and stays at least 1.
+        """
+        name = cast(str, self.tunable)
+        whole = isinstance(getattr(self, name), int)
+        return dataclasses.replace(cast(Any, self), **{name: max(1, round(value)) if whole else value})
 
     def retreat(self, accept_prob: float) -> Retreat | None:
         """The kernel to go on with where this one is accepted with ``accept_prob`` on average; None: with this one.
