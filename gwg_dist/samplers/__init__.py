@@ -7,6 +7,7 @@ from gwg_dist.samplers.gibbs import Gibbs
 from gwg_dist.samplers.gwg import GWG
 from gwg_dist.samplers.metropolis import Metropolis, MetropolisState, Move
 from gwg_dist.samplers.multi_gwg import MultiGWG
+from gwg_dist.samplers.path_auxiliary import PAS
 from gwg_dist.samplers.random_walk import RandomWalk
 from gwg_dist.samplers.run import ChainResult, check_backend, plan_chains, run_chain
 from gwg_dist.samplers.surrogate import SurrogateGWG
@@ -14,6 +15,7 @@ from gwg_dist.target import Evaluation, Target
 
 __all__ = [
     "GWG",
+    "PAS",
     "Adapted",
     "BlockGibbs",
     "ChainResult",

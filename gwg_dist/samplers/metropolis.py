@@ -24,12 +24,14 @@ class Move(NamedTuple):
         x_new: where it leads.
         change: the one site that changes, where it is one by construction; None for any number of sites.
         aux: integers ``(B, ...)`` that were drawn on the way and are the same for the way back.
+        path: sites ``(B, R)`` int64 in the order in which they were drawn, -1 for none. The way back has them reversed.
     """
 
     x: Tensor
     x_new: Tensor
     change: Change | None = None
     aux: tuple[Tensor, ...] = ()
+    path: Tensor | None = None
 
     @property
     def only_change(self) -> Change:
@@ -38,9 +40,18 @@ class Move(NamedTuple):
             raise ValueError("the move may change several sites")
         return self.change
 
+    @property
+    def sites_in_order(self) -> Tensor:
+        """The path. Raises ValueError where there is none."""
+        if self.path is None:
+            raise ValueError("the move has no order of its sites")
+        return self.path
+
     def reversed(self) -> Move:
-        """The way back, from ``x_new`` to ``x`` by the same ``aux``."""
-        return Move(self.x_new, self.x, None if self.change is None else self.change.reversed(), self.aux)
+        """The way back, from ``x_new`` to ``x`` by the same ``aux`` and the same path from its end."""
+        change = None if self.change is None else self.change.reversed()
+        path = None if self.path is None else self.path.flip(1)
+        return Move(self.x_new, self.x, change, self.aux, path)
 
 
 class MetropolisState(NamedTuple):
@@ -60,7 +71,8 @@ class Metropolis(Sampler):
     """Proposes a move from q(·|x) and makes it with probability min(1, p(x') q(back|x') / (p(x) q(move|x))).
 
     A subclass gives ``proposal``, ``draw``, ``propose`` and ``log_prob``; nothing else. Where a move draws more than
-    where it leads, ``Move.aux`` holds it, q is the probability of both, and the way back takes the same ``aux``.
+    where it leads, ``Move.aux`` or ``Move.path`` holds it, q is the probability of both, and the way back takes the
+    same ``aux`` and the reversed path.
     """
 
     @abstractmethod

@@ -197,7 +197,8 @@ def _find_moves(sampler: Metropolis, target: Target, beta: float, seed: int) -> 
 
 def _distinct(found: _Found) -> _Found:
     """Every move once, its counts added up."""
-    aux = [part.reshape(len(part), -1) for part in found.move.aux]
+    drawn = found.move.aux if found.move.path is None else (*found.move.aux, found.move.path)
+    aux = [part.reshape(len(part), -1) for part in drawn]
     columns = torch.cat([torch.stack([found.source, found.destination], 1), *aux], 1).long()
     lowest, key = columns.amin(0), torch.zeros(len(columns), dtype=torch.int64)
     for column, size in zip((columns - lowest).T, columns.amax(0) - lowest + 1, strict=True):

@@ -19,7 +19,7 @@ from tests.test_contracts import walk
 OF_THE_PROPOSAL = (
     "stale gradient kept after acceptance", "stale proposal kept after acceptance", "way back by the proposal from here"
 )  # fmt: skip
-SHORT = {"block": 2, "max_draws": 2}  # settings that make a kernel's step short; the claim does not depend on them
+SHORT = {"block": 2, "max_draws": 2, "max_length": 2}  # settings of a short step; the claim does not depend on them
 
 
 def variants(base: type) -> list[Sampler]:

@@ -1,0 +1,154 @@
+"""Paths: their probability by hand, and the mistakes that a path invites, each caught by the enumeration."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from gwg_dist.samplers import PAS, Move, run_chain
+from gwg_dist.samplers.path_auxiliary import PathProposal, log_prob_ordered
+from gwg_dist.spaces import Binary, Categorical, Space
+from gwg_dist.testing import CheckError, check_detailed_balance, kernels
+from tests.support.kernels import make_target, mutant_of
+
+BACK = "self.log_prob(target, there, move.reversed())"
+SMALL = pytest.mark.parametrize("space", [Binary(4), Categorical(3, 3)], ids=["binary", "categorical"])
+
+
+def by_hand(log_weights: Tensor, path: list[int]) -> float:
+    """log q of one path, a product of fractions."""
+    left, product = dict(enumerate(log_weights.double().exp().tolist())), 1.0
+    for site in path:
+        product *= left[site] / sum(left.values())
+        del left[site]
+    return math.log(product)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_probability_of_a_path_is_a_product_of_fractions(dtype: torch.dtype) -> None:
+    log_weights = 2 * torch.randn(1, 5, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    for length in range(1, 6):
+        for path in itertools.permutations(range(5), length):
+            for padded in ([*path, *[-1] * (5 - length)], [*[-1] * (5 - length), *path]):
+                found = log_prob_ordered(log_weights, torch.tensor([padded]))
+                assert found.dtype == torch.float64
+                assert abs(float(found) - by_hand(log_weights[0], list(path))) < (
+                    1e-5 if dtype == torch.float32 else 1e-12
+                )
+
+
+def test_a_weight_beyond_all_others_hides_none_of_them() -> None:
+    """After the heavy site is drawn the others share the whole probability, whatever their ratio to it."""
+    log_weights = torch.tensor([[200.0, -100.0, -100.0]])
+    assert abs(float(log_prob_ordered(log_weights, torch.tensor([[0, 1]]))) - math.log(0.5)) < 1e-6
+
+
+def test_a_path_through_every_site() -> None:
+    """Nothing is left over, and the last draw is certain."""
+    whole = log_prob_ordered(torch.tensor([[0.3, 1.0]]), torch.tensor([[0, 1]]))
+    assert abs(float(whole) - (0.3 - math.log(math.exp(0.3) + math.e))) < 1e-6
+
+
+class FixedEvenLength(PAS):
+    def draw(self, state, generator):
+        noise = super().draw(state, generator)
+        return noise._replace(length=torch.full_like(noise.length, 1 - 1e-16))
+
+    def log_prob(self, target, state, move):
+        return super().log_prob(target, state, move) + math.log(self.max_length)
+
+
+class KeptSitesForgotten(PAS):
+    """The normaliser of a draw has the drawn sites alone."""
+
+    def log_prob(self, target, state, move):
+        path = move.sites_in_order
+        log_drawn = state.proposal.sites.gather(1, path.clamp(min=0)).masked_fill(path < 0, -torch.inf)
+        log_norm = log_drawn.flip(1).logcumsumexp(1).flip(1)
+        log_values = target.space.log_prob_changes(move.x, state.proposal.moves, move.x_new)
+        return torch.where(path < 0, 0.0, log_drawn - log_norm).sum(1) + log_values - math.log(self.max_length)
+
+
+class NewCategories(PAS):
+    """The way back draws the new categories once more, by the gradient there."""
+
+    def log_prob_back(self, target, there, move):
+        moves = self.log_weights(target, move.x, there.evaluation, there.beta)
+        proposal = PathProposal(moves, target.space.site_log_weights(moves))
+        return self.log_prob(
+            target, there._replace(proposal=proposal), Move(move.x, move.x_new, path=move.path.flip(1))
+        )
+
+
+@SMALL
+def test_the_kernel_itself_passes_what_its_mutants_fail(space: Space) -> None:
+    for max_length in (1, 2, 3):
+        check_detailed_balance(PAS(max_length=max_length), make_target(space, strength=0.5))
+
+
+def test_a_length_that_is_always_even_never_leaves_half_of_the_space() -> None:
+    with pytest.raises(CheckError, match="some states are never reached"):
+        check_detailed_balance(FixedEvenLength(max_length=2), make_target(Binary(4)))
+
+
+@SMALL
+def test_a_normaliser_without_the_kept_sites(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "MAX_ROUNDS", 8)
+    with pytest.raises(CheckError, match="it must be 1"):
+        check_detailed_balance(KeptSitesForgotten(max_length=3), make_target(space, strength=0.5))
+
+
+@SMALL
+@pytest.mark.parametrize(
+    ("cls", "back"),
+    [
+        (PAS, f"{BACK[:-1]}._replace(path=move.path.sort(1).values))"),
+        (NewCategories, "self.log_prob_back(target, there, move)"),
+    ],
+    ids=["order forgotten on the way back", "old category replaced by the new"],
+)
+def test_a_wrong_way_back(cls: type[PAS], back: str, space: Space) -> None:
+    with pytest.raises(CheckError, match="detailed balance"):
+        check_detailed_balance(mutant_of(cls, BACK, back)(max_length=3), make_target(space, strength=0.5))
+
+
+@SMALL
+def test_the_probability_of_another_order_than_the_drawn_one(space: Space) -> None:
+    class Backwards(PAS):
+        def log_prob(self, target, state, move):
+            return super().log_prob(target, state, move._replace(path=move.sites_in_order.flip(1)))
+
+    with pytest.raises(CheckError, match="propose does not draw moves as often"):
+        check_detailed_balance(Backwards(max_length=3), make_target(space, strength=0.5))
+
+
+@SMALL
+def test_the_same_order_back_would_be_exact_too(space: Space) -> None:
+    """Reversing the path and keeping it both undo themselves, which is all that the correction needs."""
+    same_order = mutant_of(PAS, BACK, f"{BACK[:-1]}._replace(path=move.path))")
+    check_detailed_balance(same_order(max_length=3), make_target(space, strength=0.5))
+
+
+@pytest.mark.parametrize("backend", ["eager", "plain"])
+def test_a_path_of_every_length_is_walked(backend: str) -> None:
+    """On a flat model every proposal is accepted, so that a step changes as many sites as its path has."""
+    target = make_target(Binary(8), strength=0.0)
+    target.reference = None
+    x = target.encode(torch.zeros(3000, 8, dtype=torch.uint8))
+    generator = torch.Generator().manual_seed(0)
+    end = run_chain(PAS(max_length=5), target, x, num_steps=1, generator=generator, backend=backend)
+    assert torch.equal(end.accept_prob, torch.ones_like(end.accept_prob))
+    share = torch.bincount(end.hops.long(), minlength=6) / 3000
+    assert share[0] == 0
+    assert ((share[1:] - 0.2).abs() < 0.04).all()
+
+
+def test_settings_outside_their_range() -> None:
+    with pytest.raises(ValueError, match="max_length must be positive, got 0"):
+        PAS(max_length=0)
+    target = make_target(Binary(3))
+    x = target.encode(target.space.all_codes())
+    with pytest.raises(ValueError, match="max_length must be at most the 3 sites, got 4"):
+        run_chain(PAS(), target, x, num_steps=1, generator=torch.Generator())
