@@ -1,8 +1,10 @@
 """Markov kernels and the loop that runs them. Needs torch alone."""
 
 from gwg_dist.samplers.adapting import Adapted, adapt_kernel
+from gwg_dist.samplers.auxiliary_gradient import AVG
 from gwg_dist.samplers.base import Info, Kernel, Sampler, State
 from gwg_dist.samplers.block_gibbs import BlockGibbs
+from gwg_dist.samplers.gaussian_integral import GaussianIntegralGibbs
 from gwg_dist.samplers.gibbs import Gibbs
 from gwg_dist.samplers.gwg import GWG
 from gwg_dist.samplers.metropolis import Metropolis, MetropolisState, Move
@@ -14,12 +16,14 @@ from gwg_dist.samplers.surrogate import SurrogateGWG
 from gwg_dist.target import Evaluation, Target
 
 __all__ = [
+    "AVG",
     "GWG",
     "PAS",
     "Adapted",
     "BlockGibbs",
     "ChainResult",
     "Evaluation",
+    "GaussianIntegralGibbs",
     "Gibbs",
     "Info",
     "Kernel",
