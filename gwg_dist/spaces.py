@@ -192,6 +192,10 @@ class Space(ABC):
     def log_prob_changes(self, x: Tensor, log_weights: Tensor, x_new: Tensor) -> Tensor:
         """log of the probability that ``change_sites`` takes the categories of ``x_new`` where it differs, ``(B,)``."""
 
+    @abstractmethod
+    def set_sites(self, x: Tensor, sites: Tensor, categories: Tensor) -> Tensor:
+        """A new tensor: ``x`` with these categories at these sites, each ``(B, n)`` int64; no site twice in a row."""
+
     # -- one site -------------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -271,6 +275,9 @@ class Binary(Space):
     def log_prob_changes(self, x: Tensor, log_weights: Tensor, x_new: Tensor) -> Tensor:
         return torch.zeros(len(x), dtype=torch.float64, device=x.device)
 
+    def set_sites(self, x: Tensor, sites: Tensor, categories: Tensor) -> Tensor:
+        return x.scatter(1, sites, categories.to(x.dtype))
+
     def change(self, x: Tensor, move: Tensor) -> Change:
         old = self.category_at(x, move)
         return Change(move, old, 1 - old)
@@ -336,6 +343,10 @@ class Categorical(Space):
     def log_prob_changes(self, x: Tensor, log_weights: Tensor, x_new: Tensor) -> Tensor:
         log_p = torch.log_softmax(log_weights.view_as(x), -1)
         return torch.where((x_new > 0.5) & (x < 0.5), log_p, 0.0).sum((1, 2), dtype=torch.float64)
+
+    def set_sites(self, x: Tensor, sites: Tensor, categories: Tensor) -> Tensor:
+        whole_sites = sites[:, :, None].expand(-1, -1, self.num_categories)
+        return x.scatter(1, whole_sites, self.encode(categories, x.dtype))
 
     def change(self, x: Tensor, move: Tensor) -> Change:
         site = move // self.num_categories

@@ -4,9 +4,11 @@ from gwg_dist.samplers.adapting import Adapted, adapt_kernel
 from gwg_dist.samplers.auxiliary_gradient import AVG
 from gwg_dist.samplers.base import Info, Kernel, Sampler, State
 from gwg_dist.samplers.block_gibbs import BlockGibbs
+from gwg_dist.samplers.enumerated_gibbs import EnumeratedGibbs
 from gwg_dist.samplers.gaussian_integral import GaussianIntegralGibbs
 from gwg_dist.samplers.gibbs import Gibbs
 from gwg_dist.samplers.gwg import GWG
+from gwg_dist.samplers.hamming_ball import HammingBall
 from gwg_dist.samplers.metropolis import Metropolis, MetropolisState, Move
 from gwg_dist.samplers.multi_gwg import MultiGWG
 from gwg_dist.samplers.path_auxiliary import PAS
@@ -22,9 +24,11 @@ __all__ = [
     "Adapted",
     "BlockGibbs",
     "ChainResult",
+    "EnumeratedGibbs",
     "Evaluation",
     "GaussianIntegralGibbs",
     "Gibbs",
+    "HammingBall",
     "Info",
     "Kernel",
     "Metropolis",

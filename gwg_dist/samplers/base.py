@@ -59,6 +59,8 @@ class Kernel(ABC):
 
     # Of the class. Whether a step writes over the state that it takes: then it is neither compiled nor captured.
     in_place = False
+    # Of the class. Whether a step evaluates many points in parts: compiling by itself would unroll them all.
+    in_parts = False
 
     def refusal(self, target: Target) -> str | None:
         """Why this kernel cannot run on ``target``, in a sentence that names what it needs; None where it can."""

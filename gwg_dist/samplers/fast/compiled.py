@@ -65,5 +65,6 @@ def _temper(kernel: Kernel, target: Target, state: Any, beta: Tensor) -> Any:
 
 def path(kernel: Kernel, target: Target, x: Tensor, beta: Tensor | None) -> Kernel | None:
     """Compiled where large chains move by a structure on a CPU that has a C compiler."""
-    suits = isinstance(target, StructuredTarget) and x.numel() >= LARGE_ENOUGH and not kernel.in_place
+    suits = isinstance(target, StructuredTarget) and x.numel() >= LARGE_ENOUGH
+    suits = suits and not kernel.in_place and not kernel.in_parts
     return Compiled(kernel) if suits and x.is_cpu and native.compiler() is not None else None
