@@ -1,8 +1,8 @@
-"""Block Gibbs sampling of sites that do not see each other: the checkerboard of a lattice.
+"""Block Gibbs sampling: variables that do not see each other are drawn together, such as the colours of a lattice.
 
-For an energy with at most pairs of sites the conditional of a site is read off the gradient, which does not depend on
-the site itself: p_beta(x_i = k | rest) ∝ exp(β ∂_ik f + ref_ik). Sites of one block are independent given the others,
-so a sweep over all sites costs one update a block. Not implemented: blocks of hidden units.
+What the blocks of a model are, and how each is drawn given the rest, stands in conditionals.py: sites of pairs, and the
+hidden units and sites of a restricted Boltzmann machine. Not implemented: whole chains of a factorial hidden Markov
+model.
 """
 
 from __future__ import annotations
@@ -12,76 +12,85 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gwg_dist.draws import first_above
 from gwg_dist.samplers.base import Info, Sampler
-from gwg_dist.spaces import Binary
+from gwg_dist.samplers.conditionals import RULES, Conditionals, conditionals
 from gwg_dist.structure import DensePairs, SparsePairs
 from gwg_dist.target import StructuredTarget, Target
 
 
 @dataclass
 class BlockGibbsState:
-    """``x`` ``(B, D)`` or ``(B, D, K)`` is moved in place, one of ``blocks`` after the other."""
+    """``x`` ``(B, D)`` or ``(B, D, K)``, what a sweep carries beside it, and the ``blocks`` that it goes over."""
 
     x: Tensor
+    carried: tuple[Tensor, ...]
     beta: Tensor
-    target: StructuredTarget
-    blocks: tuple[Tensor, ...]
+    blocks: Conditionals
 
     @property
     def f(self) -> Tensor:
-        return self.target.evaluate(self.x).f
+        return self.blocks.f(self.x, self.carried)
 
 
 @dataclass(frozen=True)
 class BlockGibbs(Sampler):
-    """A step is a sweep: every site is drawn once from its conditional, one block after the other.
+    """A step is a sweep: every site is drawn once, one block after the other.
 
-    Needs an energy whose ``structure`` has pairs of sites. Sparse pairs are swept by colour, dense ones site by site.
+    Pairs of sites: sparse ones by colour, dense ones site by site. Hidden units: all of them given x, then all sites
+    given them; at β = 1 never refused, at another β corrected (see ``HiddenConditionals``).
+
+    Args:
+        rule: "gibbs" draws a site of a model of pairs from its conditional; "metropolised" proposes another category
+            and may refuse (Liu, 1996).
 
     Raises:
-        ValueError: at the start of a run, another energy.
+        ValueError: another rule; at the start of a run, an energy of another structure.
     """
+
+    rule: str = "gibbs"
 
     in_place = True
 
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise ValueError(f"rule must be one of {', '.join(RULES)}, got {self.rule!r}")
+
     def refusal(self, target: Target) -> str | None:
-        if pairs_of(target) is not None:
-            return None
-        name = type(target.energy).__name__
-        return f"BlockGibbs needs an energy of pairs of sites, such as IsingTorusEnergy or PottsEnergy; got {name}"
+        frozen = target.frozen()
+        name, kinds = type(target.energy).__name__, "pairs of sites (or hidden units: RBMEnergy)"
+        if not isinstance(frozen, StructuredTarget) or self.blocks_of(frozen) is None:
+            if isinstance(frozen, StructuredTarget) and BlockGibbs().blocks_of(frozen) is not None:
+                return f"BlockGibbs(rule={self.rule!r}) needs an energy of pairs of sites; {name} takes rule='gibbs'"
+            return f"BlockGibbs needs an energy of {kinds}, such as IsingTorusEnergy or PottsEnergy; got {name}"
+        return None
+
+    def blocks_of(self, target: StructuredTarget, x: Tensor | None = None) -> Conditionals | None:
+        """The blocks of a target for chains like ``x``, if it has some."""
+        like = target.encode(torch.zeros(1, target.space.num_sites, dtype=torch.uint8)) if x is None else x
+        return conditionals(target.structure, target, like, self.rule)
 
     def init(self, target: Target, x: Tensor, beta: Tensor) -> BlockGibbsState:
-        target, pairs = with_pairs(target)
-        return BlockGibbsState(x.clone(memory_format=torch.contiguous_format), beta, target, pairs.blocks(x))
+        target = target.frozen()
+        blocks = self.blocks_of(target, x) if isinstance(target, StructuredTarget) else None
+        if blocks is None or not isinstance(target, StructuredTarget):
+            raise TypeError(f"blocks of variables are needed, {target.how} was found")
+        return BlockGibbsState(x, blocks.start(x), beta, blocks)
 
     def temper(self, target: Target, state: BlockGibbsState, beta: Tensor) -> BlockGibbsState:
         state.beta = beta
         return state
 
     def draw(self, state: BlockGibbsState, generator: torch.Generator) -> Tensor:
-        """A uniform number in [0, 1) a site, ``(B, D)`` float64."""
+        """Uniform numbers in [0, 1), ``(B, numbers)`` float64: one a site, of hidden units some more."""
         x = state.x
-        return torch.rand(x.shape[:2], generator=generator, device=x.device, dtype=torch.float64)
+        size = (len(x), state.blocks.numbers(x))
+        return torch.rand(size, generator=generator, device=x.device, dtype=torch.float64)
 
     def step(self, target: Target, state: BlockGibbsState, noise: Tensor) -> tuple[BlockGibbsState, Info]:
-        x, before = state.x, state.x.clone()
-        for sites in state.blocks:
-            probability, uniform = self.probability(state, sites), noise[:, sites]
-            if isinstance(target.space, Binary):
-                x[:, sites] = (uniform < probability).to(x.dtype)
-            else:
-                category, _ = first_above(probability.flatten(0, 1), uniform.flatten())
-                x[:, sites] = target.space.encode(category.view_as(uniform), x.dtype)
-        return state, Info(torch.ones(len(x), dtype=x.dtype, device=x.device), target.space.hamming(x, before))
-
-    def probability(self, state: BlockGibbsState, sites: Tensor) -> Tensor:
-        """p(x_i = 1 | rest) at a block's sites, ``(B, sites)``, or p(x_i = k | rest), ``(B, sites, K)``, float64."""
-        (_, pairs), reference = with_pairs(state.target), state.target.reference
-        logit = state.beta.reshape(-1, *[1] * (state.x.ndim - 1)) * pairs.grad_at(state.x, sites)
-        if reference is not None:
-            logit = logit + reference.weights[sites]
-        return torch.sigmoid(logit.double()) if state.x.ndim == 2 else torch.softmax(logit.double(), 2)
+        swept = state.blocks.sweep(state.x, state.carried, noise, state.beta)
+        hops = target.space.hamming(swept.x, state.x)
+        state.x, state.carried = swept.x, swept.carried
+        return state, Info(swept.accept_prob, hops)
 
 
 def pairs_of(target: Target) -> DensePairs | SparsePairs | None:

@@ -16,6 +16,7 @@ from gwg_dist.evaluation import ais
 from gwg_dist.reference import Reference
 from gwg_dist.samplers import GWG, Info, SurrogateGWG, Target, plan_chains, run_chain
 from gwg_dist.samplers.block_gibbs import BlockGibbs
+from gwg_dist.samplers.conditionals import PairConditionals
 from gwg_dist.samplers.fast import fastest, native
 from gwg_dist.samplers.fast.binary import BinaryGWG
 from gwg_dist.samplers.fast.dense import DensePairGWG
@@ -394,10 +395,11 @@ def test_block_conditionals_are_those_of_the_enumerated_model() -> None:
     codes, pi = target.space.all_codes().long(), exact_pi(target, 0.7)
     sampler, beta = BlockGibbs(), torch.tensor(0.7, dtype=torch.float64)
     state = sampler.init(target, target.space.encode(codes, torch.float64), beta)
+    assert isinstance(state.blocks, PairConditionals)
     place = 2 ** torch.arange(8, -1, -1)
     index = (codes * place).sum(1)
-    for colour in state.blocks:
-        probability = sampler.probability(state, colour)
+    for colour in state.blocks.blocks:
+        probability = state.blocks.probability(state.x, colour, beta)
         for column, site in enumerate(colour.tolist()):
             other = index + place[site] * (1 - 2 * codes[:, site])
             on = torch.where(codes[:, site] == 1, pi[index], pi[other])

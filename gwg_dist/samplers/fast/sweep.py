@@ -70,7 +70,7 @@ class ColourSweep(Kernel):
 
 
 def path(kernel: Kernel, target: Target, x: Tensor, beta: Tensor | None) -> Kernel | None:
-    """Where ``BlockGibbs`` runs on sparse pairs and float32 chains on a CPU that has a C compiler."""
-    suits = type(kernel) is BlockGibbs and x.is_cpu and x.dtype == torch.float32
+    """Where ``BlockGibbs("gibbs")`` runs on sparse pairs and float32 chains on a CPU that has a C compiler."""
+    suits = kernel == BlockGibbs("gibbs") and x.is_cpu and x.dtype == torch.float32
     suits = suits and isinstance(target, StructuredTarget) and isinstance(target.structure, SparsePairs)
     return ColourSweep() if suits and native.library() is not None else None

@@ -1,0 +1,239 @@
+"""Block Gibbs sampling leaves p_beta invariant: every move of every block is enumerated, for pairs and hidden units."""
+
+import inspect
+import textwrap
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gwg_dist.energies import Energy, IsingEnergy, IsingTorusEnergy, MLPEnergy, PottsEnergy, RBMEnergy
+from gwg_dist.evaluation import ais
+from gwg_dist.reference import Reference
+from gwg_dist.samplers import BlockGibbs, Target, conditionals, run_chain
+from gwg_dist.samplers.conditionals import RULES, HiddenConditionals, PairConditionals
+from gwg_dist.spaces import Binary, Categorical
+from gwg_dist.testing import check_invariance, check_kernel, random_target
+from gwg_dist.testing.kernels import number_of
+from tests.support.kernels import TOLERANCE, assert_exact, exact_pi
+
+PAIRS: dict[str, tuple[Energy, float]] = {
+    "torus": (IsingTorusEnergy(Binary((3, 3))), 0.2),
+    "ising": (IsingEnergy(Binary(5)), 0.3),
+    "potts": (PottsEnergy(Categorical(3, 4)), 0.6),
+    "binary potts": (PottsEnergy(Binary(5)), 0.6),
+}
+BETAS = (0.0, 0.6, 1.0, 1.5)
+
+
+# -- pairs of sites ----------------------------------------------------------------------------------------------------
+
+
+def start(sampler: BlockGibbs, target: Target, beta: float) -> Any:
+    x = target.space.encode(target.space.all_codes(), torch.float64)
+    return sampler.init(target, x, torch.tensor(beta, dtype=torch.float64))
+
+
+def site_matrix(target: Target, state: Any, block: Tensor, site: int) -> Tensor:
+    """P of drawing one site, from the kernel's own probabilities of what it becomes."""
+    codes = target.space.all_codes().long()
+    probability = state.blocks.transition(state.x, block, state.beta)[:, block.tolist().index(site)]
+    if probability.ndim == 1:
+        probability = torch.stack([1 - probability, probability], 1)
+    matrix = torch.zeros(len(codes), len(codes), dtype=torch.float64)
+    for category in range(target.space.num_categories):
+        landed = codes.clone()
+        landed[:, site] = category
+        end = number_of(target, target.encode(landed))
+        matrix[torch.arange(len(codes)), end] += probability[:, category]
+    return matrix
+
+
+@pytest.mark.parametrize("beta", BETAS)
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", PAIRS)
+def test_every_site_of_every_block_is_drawn_in_detailed_balance(name: str, rule: str, beta: float) -> None:
+    energy, spread = PAIRS[name]
+    target = random_target(energy, spread=spread)
+    state, pi = start(BlockGibbs(rule), target, beta), exact_pi(target, beta)
+    assert isinstance(state.blocks, PairConditionals)
+    assert torch.equal(torch.cat(state.blocks.blocks).sort().values, torch.arange(target.space.num_sites))
+    for block in state.blocks.blocks:
+        for site in block.tolist():
+            matrix = site_matrix(target, state, block, site)
+            assert (matrix.sum(1) - 1).abs().max() < TOLERANCE
+            assert matrix.min() >= 0
+            flow = pi[:, None] * matrix
+            assert (flow - flow.T).abs().max() < TOLERANCE
+        apart = [site_matrix(target, state, block, site) for site in block.tolist()[:2]]
+        assert (apart[0] @ apart[-1] - apart[-1] @ apart[0]).abs().max() < TOLERANCE, "sites of a block see each other"
+
+
+def test_metropolised_draws_stay_less_often_than_gibbs_ones() -> None:
+    """Peskun (1973)."""
+    target = random_target(PAIRS["potts"][0], spread=0.6)
+    states = [start(BlockGibbs(rule), target, 1.0) for rule in ("gibbs", "metropolised")]
+    for block in states[0].blocks.blocks:
+        site = int(block[0])
+        plain, other = (site_matrix(target, state, block, site) for state in states)
+        assert (other.diagonal() < plain.diagonal()).all()
+
+
+def never_refuses(probability: Tensor, x: Tensor) -> Tensor:
+    """A mutant: the proposal among the others, without its correction."""
+    moved = (1 - x) * probability
+    return moved / moved.sum(2, keepdim=True)
+
+
+def from_here_alone(probability: Tensor, x: Tensor) -> Tensor:
+    """A mutant: accepts with the way there, as if the way back were as likely."""
+    moved = (1 - x) * probability
+    return moved + x * (1 - moved.sum(2, keepdim=True)) * 0.5 + (1 - x) * probability * 0.5
+
+
+@pytest.mark.parametrize("mutant", [never_refuses, from_here_alone])
+def test_mutants_of_the_rule_are_caught(mutant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RULES, "metropolised", mutant)
+    with pytest.raises(AssertionError):
+        test_every_site_of_every_block_is_drawn_in_detailed_balance("potts", "metropolised", 1.0)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_sweep_draws_what_its_probabilities_say(name: str, rule: str) -> None:
+    """Block after block, each from where the one before it led."""
+    energy, spread = PAIRS[name]
+    target = random_target(energy, spread=spread)
+    sampler, state = BlockGibbs(rule), start(BlockGibbs(rule), target, 0.8)
+    uniform = sampler.draw(state, torch.Generator().manual_seed(0))
+    x, blocks = state.x, state.blocks
+    for block in blocks.blocks:
+        share, drawn = blocks.transition(x, block, state.beta), uniform[:, block]
+        landed = target.space.decode(x).long()
+        landed[:, block] = (drawn < share).long() if share.ndim == 2 else (share.cumsum(2) <= drawn[..., None]).sum(2)
+        x = target.encode(landed)
+    after, info = sampler.step(target, state, uniform)
+    assert torch.equal(after.x, x)
+    assert (info.accept_prob == 1).all()
+    assert (after.f - target.f(x)).abs().max() < TOLERANCE
+
+
+# -- hidden units ------------------------------------------------------------------------------------------------------
+
+UNITS, SITES = 4, 5
+
+
+def rbm(spread: float = 0.7) -> Target:
+    return random_target(RBMEnergy(Binary(SITES), num_hidden=UNITS), spread=spread)
+
+
+def bernoulli(p: Tensor, on: Tensor) -> Tensor:
+    """The probability of the units or sites ``on``, each on its own."""
+    return torch.where(on > 0.5, p, 1 - p).prod(-1)
+
+
+def hidden_matrix(target: Target, beta: float) -> Tensor:
+    """P(x -> x') over all h: probabilities worked out here, the kernel forced into each, its acceptance read."""
+    energy, reference = target.energy, target.reference
+    assert isinstance(energy, RBMEnergy)
+    assert isinstance(reference, Reference)
+    points = Binary(SITES).all_codes().double()
+    units = Binary(UNITS).all_codes().double()
+    num, num_units = len(points), len(units)
+    logit = reference.probs[:, 1].log() - reference.probs[:, 0].log()
+    x = points.repeat_interleave(num_units * num, 0)
+    h = units.repeat_interleave(num, 0).repeat(num, 1)
+    y = points.repeat(num * num_units, 1)
+    with torch.no_grad():
+        p_h = torch.sigmoid(beta * (x @ energy.weight.T + energy.hidden_bias))
+        p_y = torch.sigmoid(beta * (h @ energy.weight + energy.visible_bias) + logit)
+    forced = torch.cat([torch.where(h > 0.5, p_h / 2, (1 + p_h) / 2), torch.where(y > 0.5, p_y / 2, (1 + p_y) / 2)], 1)
+    ends = []
+    for accept in (0.0, 1 - 1e-16):
+        sampler, b = BlockGibbs(), torch.tensor(beta, dtype=torch.float64)
+        uniform = torch.cat([forced, torch.full((len(x), 1), accept, dtype=torch.float64)], 1)
+        with torch.no_grad():
+            ends.append(sampler.step(target, sampler.init(target, x, b), uniform))
+    (made, info), (kept, again) = ends
+    assert torch.equal(made.x, y)
+    assert torch.equal(info.accept_prob, again.accept_prob)
+    assert torch.equal(kept.x, torch.where(again.accept_prob[:, None] < 1, x, y))
+    for state in (made, kept):
+        assert (state.carried[0] - state.blocks.start(state.x)[0]).abs().max() < TOLERANCE, "stale"
+        assert (state.f - target.f(state.x)).abs().max() < TOLERANCE
+    matrix = torch.zeros(num, num, dtype=torch.float64)
+    source, end = number_of(target, x), number_of(target, y)
+    matrix.index_put_((source, end), bernoulli(p_h, h) * bernoulli(p_y, y) * info.accept_prob, accumulate=True)
+    return matrix + torch.diag(1 - matrix.sum(1))
+
+
+@pytest.mark.parametrize("beta", BETAS)
+def test_hidden_units_are_drawn_in_detailed_balance(beta: float) -> None:
+    target = rbm()
+    assert_exact(hidden_matrix(target, beta), exact_pi(target, beta))
+
+
+MUTANTS = {
+    "no correction": ("accept_probability(log_ratio)", "accept_probability(0 * log_ratio)"),
+    "correction upside down": ("accept_probability(log_ratio)", "accept_probability(-log_ratio)"),
+    "what is carried is stale": ("return Swept(y, (a_new,), accept_prob)", "return Swept(y, (a,), accept_prob)"),
+}
+
+
+@pytest.mark.parametrize("mutation", MUTANTS)
+def test_mutants_of_the_sweep_are_caught(mutation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = MUTANTS[mutation]
+    source = textwrap.dedent(inspect.getsource(HiddenConditionals.sweep))
+    assert source.count(old) == 1, f"the mutation no longer applies: {old!r}"
+    namespace: dict = dict(vars(conditionals))
+    exec(compile("from __future__ import annotations\n" + source.replace(old, new), "mutant", "exec"), namespace)
+    monkeypatch.setattr(HiddenConditionals, "sweep", namespace["sweep"])
+    target = rbm()
+    with pytest.raises(AssertionError):
+        assert_exact(hidden_matrix(target, 0.6), exact_pi(target, 0.6))
+
+
+def test_at_beta_one_no_sweep_is_refused() -> None:
+    target = random_target(RBMEnergy(Binary(40), num_hidden=60), spread=0.5, dtype=torch.float32)
+    x = target.encode(target.space.uniform_codes(50, generator=torch.Generator().manual_seed(0)))
+    chain = run_chain(BlockGibbs(), target, x, num_steps=10, generator=torch.Generator().manual_seed(1))
+    assert (chain.accept_prob == 1).all()
+
+
+def test_annealing_by_sweeps_of_hidden_units_finds_log_z() -> None:
+    """On the path of every other kernel, with the usual weights."""
+    target = rbm(1.0)
+    codes = target.space.all_codes()
+    x = target.encode(codes)
+    exact = float(torch.logsumexp(target.log_prob(x, target.f(x)), 0))
+    generator = torch.Generator().manual_seed(0)
+    found = ais(target, BlockGibbs(), generator=generator, num_chains=4000, num_temperatures=30)
+    assert abs(found.log_z - exact) < 5 * found.stderr
+    assert found.stderr < 0.01
+
+
+# -- both --------------------------------------------------------------------------------------------------------------
+
+
+def test_both_rules_pass_the_checks_of_users() -> None:
+    for rule in RULES:
+        check_kernel(BlockGibbs(rule), betas=(1.0,))
+    check_invariance(BlockGibbs(), rbm(), beta=0.5, num_steps=3)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: BlockGibbs(rule="heat"), "rule must be one of gibbs, metropolised, got 'heat'"),
+        (lambda: refuse(BlockGibbs("metropolised"), RBMEnergy(Binary(4))), "needs .* pairs of sites; RBMEnergy takes"),
+        (lambda: refuse(BlockGibbs("metropolised"), MLPEnergy(Binary(4))), "needs an energy of pairs .* got MLPEnergy"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_said(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def refuse(sampler: BlockGibbs, energy: Energy) -> None:
+    run_chain(sampler, Target(energy), torch.zeros(2, 4), num_steps=1, generator=torch.Generator())
