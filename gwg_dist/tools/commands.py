@@ -40,7 +40,7 @@ PARSER_NOISE = (
     r"Type \S+\[.*?\] expects a function or a callable class: ",
     r" ?Expected a <class 'NoneType'>",
     r" ?Given value type: .*",
-    r" Expected a collections\.abc\.Iterable(?: Expected a bool)?$",
+    r" Expected a (?:<class ')?collections\.abc\.Iterable(?:'>)?(?: Expected a (?:<class ')?bool(?:'>)?)?\s*$",
     r"Expected a path but \S+ either not accessible or invalid ",
     r" Got value: Namespace.*",
     r" ?Expected a typing\.Literal\['auto'\]\.?",

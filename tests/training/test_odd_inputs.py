@@ -415,4 +415,5 @@ def test_one_line_and_nothing_left(
     message = fails(VERBS[verb], args, capsys)
     assert expected in message
     assert len(message) < 700
+    assert "collections.abc" not in message, "what the parser's library calls its types"
     assert listing(folder) == before
