@@ -20,7 +20,7 @@ from gwg_dist.tools.files import write_json
 from gwg_dist.tools.provenance import provenance
 from gwg_dist.tools.terminal import console, make_progress, quiet, say, track
 
-DDP, LAG, RECIPE = "ddp", "lag", "recipe"
+DDP, LAG, RECIPE, TRAINING = "ddp", "lag", "recipe", "training"
 TABLE_WIDTH = 160
 
 
@@ -46,17 +46,19 @@ def bench(
         quick: shorter and three rounds.
         sweep: step time against chains, sites and categories instead, with a plot beside the JSON.
         only: rows whose name contains this, in any case; "ddp" times one process against two, "recipe" trains by all
-            defaults on a dozen kinds of data, "lag" trains for minutes to see whether the lag predicts failure.
+            defaults on a dozen kinds of data, "lag" trains for minutes to see whether the lag predicts failure,
+            "training" trains with several kernels, to see what a gradient buys with each.
         num_chains: chains in a batch.
         rounds: alternations.
         backend: of our side, see ``gwg_dist.samplers.plan_chains``.
         out: the JSON file.
         device: "cpu" or "cuda"; a CUDA device where there is one.
         minutes: of "recipe": what each run is given.
-        seeds: of "recipe": seeds of the runs.
+        seeds: of "recipe" and "training": seeds of the runs.
         sets: of "recipe": parts of the names of data sets, separated by commas; "" for all.
         data_dir: of "recipe": folder of the files of data; sets whose file is not there are left out. Of "lag": folder
-            of caltech101_silhouettes28.npz and dna_mlbench.npz; the digits alone without it.
+            of caltech101_silhouettes28.npz and dna_mlbench.npz; of "training": of the first of them. The digits alone
+            without it.
         runs: of "recipe": folder of the runs; runs/recipe-TIME by default.
     """
     try:
@@ -78,6 +80,11 @@ def bench(
         from gwg_dist.bench.lag import lag_study
 
         return written({"machine": provenance(where), "lag": lag_study(quick=quick, data_dir=data_dir)}, path)
+    if only.lower() == TRAINING:
+        from gwg_dist.bench.training import training_study
+
+        found = training_study(quick=quick, data_dir=data_dir, seeds=seeds, out=path)
+        return written({"machine": provenance(where), "training": found}, path)
     if only.lower() == RECIPE:
         return recipe_bench(where, path, minutes=minutes, seeds=seeds, sets=sets, data_dir=data_dir, runs=runs)
     clock.pin(where)

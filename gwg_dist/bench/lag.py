@@ -15,23 +15,20 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import redirect_stdout
-from io import StringIO
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from rich.table import Table
 
+from gwg_dist.bench.quietly import train_quietly
 from gwg_dist.callbacks.diagnosis import LAGGING
 from gwg_dist.samplers import run_chain
 from gwg_dist.tools.errors import DivergedError, InputError
 from gwg_dist.tools.seeding import make_generator
 from gwg_dist.tools.terminal import console
-from gwg_dist.training.folder import find_place
 from gwg_dist.training.loading import load_run
-from gwg_dist.training.run import train
-from gwg_dist.training.settings import build_parser
 
 SIZES, STEPS, RATES = (100, 1000, 10_000), (5, 20), (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 FILES = {"caltech": ("caltech101_silhouettes28.npz", 200), "dna": ("dna_mlbench.npz", 100)}  # and hidden units
@@ -111,18 +108,10 @@ def outcome(settings: Sequence[str], *, size: int, steps: int, rate: float, temp
             f"--evaluation.final_temperatures={temperatures}",
         ]  # fmt: skip
         gain, drift, collapsed = -math.inf, math.nan, False
-        was_quiet, console.quiet = console.quiet, True
-        try:
-            with redirect_stdout(StringIO()):
-                parser = build_parser()
-                config = parser.parse_args(args)
-                train(parser, config, find_place(config))
-                gain, collapsed = gain_of(folder)
-                drift = drift_of(folder)
-        except DivergedError:
-            pass
-        finally:
-            console.quiet = was_quiet
+        with suppress(DivergedError):
+            train_quietly(args)
+            gain, collapsed = gain_of(folder)
+            drift = drift_of(folder)
         return Outcome(size, steps, rate, lag_of(folder), gain, drift, collapsed, time.monotonic() - start)
 
 
