@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gwg_dist.energies.base import Energy, rate_of_pairs, require_binary
+from gwg_dist.energies.upper import upper_form
 from gwg_dist.spaces import Space
 from gwg_dist.structure import DensePairs, Graph, SparsePairs, symmetric
 
@@ -51,7 +52,7 @@ class IsingEnergy(Energy):
 
     def forward(self, x: Tensor) -> Tensor:
         s = 2 * x - 1  # s^T J s needs one triangle, without its mirror image
-        return -(s * (2 * (s @ self.pairs.triu(1)) + self.bias)).sum(1)
+        return -2 * upper_form(s, self.pairs) - s @ self.bias
 
     def energy_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """One product: ∇E = -2 (2 J s + b)."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gwg_dist.energies.base import Energy, rate_of_pairs
+from gwg_dist.energies.upper import upper_form
 from gwg_dist.spaces import Space
 from gwg_dist.structure import DensePairs, symmetric
 
@@ -52,7 +53,7 @@ class PottsEnergy(Energy):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(1)  # x^T J x / 2 needs one triangle, without its mirror image
-        return -(x * (x @ (self.pairs * self.upper) + self.field)).sum(1)
+        return -upper_form(x, self.pairs, self.space.width) - x @ self.field
 
     def energy_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """One product: ∇E = -(J x + h)."""
