@@ -2,9 +2,8 @@
 
 A decision is made from the acceptance of all ranks together, so all ranks make the same. Decisions are in the
 checkpoint; a resumed run, and whoever loads the run, follows them from the kernel of the settings. Detailed balance
-holds for every kernel, and after the warm-up the kernel is frozen: what is measured is measured with one.
-
-Not implemented: two fields at once; a kernel for each beta or each chain.
+holds for every kernel, and after the warm-up the kernel is frozen: what is measured is measured with one. The search
+itself is in ``gwg_dist.samplers.adapting``. Not implemented: a kernel for each chain.
 """
 
 from __future__ import annotations
@@ -14,15 +13,22 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from gwg_dist.module import EBMModule
 from gwg_dist.samplers import Sampler
+from gwg_dist.samplers.adapting import (
+    MAX_TUNINGS,
+    TUNERS,
+    AcceptanceTuner,
+    Seen,
+    Tuner,
+    check_objective,
+    check_target_acceptance,
+)
 from gwg_dist.tools.distributed import all_sum, rank, world_size
-
-MAX_TUNINGS = 64  # compiled steps and CUDA graphs are made anew for every kernel
-GAIN, DECAY = 3.0, 2 / 3  # the acceptance falls by about a third where a field grows by a factor e
 
 logger = logging.getLogger("gwg_dist")
 
@@ -44,21 +50,31 @@ class Decision(NamedTuple):
 class Adaptation(Callback):
     """Replaces the kernel of a run by a better one, alike on all ranks; see ``Sampler.adapted`` and ``retreat``.
 
-    In the warm-up the tunable field v of the kernel follows log v += ± g (a - a*) every so many iterations, where a is
-    the acceptance and g = 3 t^(-2/3) falls with the number t of changes (Robbins and Monro, 1951; Andrieu and Thoms,
-    2008, section 4). Then v is frozen. A retreat is watched for as long as the run goes on.
+    In the warm-up the tunable field v of the kernel is searched for with a look every so many iterations. By acceptance
+    a it follows log v += ± g (a - a*), where g = 3 t^(-2/3) falls with the number t of changes (Robbins and Monro,
+    1951; Andrieu and Thoms, 2008, section 4). By jump it becomes the best of v, v s and v / s in the mean number of
+    sites that a step changes, with s that falls from 4. Then v is frozen. A retreat is watched for as long as the run
+    goes on.
 
     Args:
         warmup: iterations in which the kernel is tuned; 0 tunes nothing.
-        every: iterations between two looks at the acceptance.
+        every: iterations between two looks at the chains.
         target_acceptance: acceptance probability a* to reach; the kernel's own where none is given.
+        objective: "acceptance", or "jump" for the largest jump distance.
 
     Raises:
         ValueError: a negative warmup, one shorter than ``every`` or with more than 64 changes, ``every`` below 1, a
-            target_acceptance outside (0, 1).
+            target_acceptance outside (0, 1), an unknown objective.
     """
 
-    def __init__(self, *, warmup: int = 0, every: int = 50, target_acceptance: float | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        warmup: int = 0,
+        every: int = 50,
+        target_acceptance: float | None = None,
+        objective: str = "acceptance",
+    ) -> None:
         if every < 1:
             raise ValueError(f"every must be positive, got {every}")
         if warmup < 0:
@@ -70,13 +86,16 @@ class Adaptation(Callback):
                 f"every must be at least {warmup // (MAX_TUNINGS + 1) + 1} for a warmup of {warmup}, so that at most "
                 f"{MAX_TUNINGS} kernels are made, got {every}"
             )
-        if target_acceptance is not None and not 0 < target_acceptance < 1:
-            raise ValueError(f"target_acceptance must lie in (0, 1), got {target_acceptance}")
+        check_target_acceptance(target_acceptance)
+        check_objective(objective)
         self.warmup = warmup
         self.every = every
         self.target_acceptance = target_acceptance
+        self.objective = objective
         self.decisions: list[Decision] = []
         self.frozen = False
+        self._base: Sampler | None = None  # the kernel that the search began with
+        self._tuner: Tuner = TUNERS[objective](target_acceptance)
         self._origin: dict[str, Any] = {}
         self._loaded: dict[str, Any] | None = None
 
@@ -84,10 +103,13 @@ class Adaptation(Callback):
         """Follow the decisions of the checkpoint, before the first iteration."""
         assert isinstance(pl_module, EBMModule)
         self._origin = origin(pl_module.sampler)
-        if self._loaded is not None and follow(pl_module, self._loaded):
-            self.decisions = [Decision(*decision) for decision in self._loaded["decisions"]]
-            self.frozen = self._loaded["frozen"]
-        self._loaded = None
+        self._base, loaded, self._loaded = pl_module.sampler, self._loaded, None
+        if loaded is not None and (found := follow(pl_module, loaded)) is not None:
+            self._base, self._tuner = found
+            self._tuner.target_acceptance = self.target_acceptance
+            self.objective = loaded.get("objective", "acceptance")
+            self.decisions = [Decision(*decision) for decision in loaded["decisions"]]
+            self.frozen = loaded["frozen"]
         if trainer.is_global_zero:
             self._warn_of_no_effect(pl_module.sampler)
 
@@ -99,31 +121,41 @@ class Adaptation(Callback):
         tuning = not self.frozen and iteration <= self.warmup and sampler.tunable is not None
         if iteration % self.every or not (tuning or sampler.retreat(0.0)):
             return
-        if pl_module.stats is None or pl_module.stats.accept_prob is None:  # an objective without chains
+        stats = pl_module.stats
+        if stats is None or stats.accept_prob is None or stats.hops is None:  # an objective without chains
             return
-        accept_prob = float(all_sum(pl_module.stats.accept_prob)) / world_size()
-        retreat = sampler.retreat(accept_prob)
+        means = all_sum(torch.stack([stats.accept_prob.double(), stats.hops.double()])) / world_size()
+        seen = Seen(*means.tolist())
+        retreat = sampler.retreat(seen.accept_prob)
         if retreat is not None:
-            self._decide(pl_module, Decision(iteration, accept_prob, None))
+            self._decide(pl_module, Decision(iteration, seen.accept_prob, None))
+            self._base, self._tuner = pl_module.sampler, TUNERS[self.objective](self.target_acceptance)
             self._say(logging.WARNING, f"iteration {iteration}: {retreat.why}")
-        elif tuning and math.isfinite(accept_prob):
-            self._tune(pl_module, iteration, accept_prob)
+        elif tuning and math.isfinite(seen.accept_prob):
+            self._tune(pl_module, iteration, seen)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers: the settings' kernel and what became of it."""
-        return {"origin": self._origin, "decisions": [list(d) for d in self.decisions], "frozen": self.frozen}
+        return {
+            "origin": self._origin,
+            "decisions": [list(d) for d in self.decisions],
+            "frozen": self.frozen,
+            "objective": self.objective,
+            "tuner": self._tuner.state(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._loaded = state_dict
 
-    def _tune(self, module: EBMModule, iteration: int, accept_prob: float) -> None:
-        number = 1 + sum(decision.value is not None for decision in self.decisions)
-        sampler = module.sampler.adapted(accept_prob, gain=GAIN / number**DECAY, target=self.target_acceptance)
-        self._decide(module, Decision(iteration, accept_prob, tunable_value(sampler)))
+    def _tune(self, module: EBMModule, iteration: int, seen: Seen) -> None:
+        assert self._base is not None
+        self._tuner.observe(self._base, seen, module.target)
         self.frozen = iteration + self.every > self.warmup
+        sampler = self._tuner.frozen(self._base) if self.frozen else self._tuner.kernel(self._base, module.target)
+        self._decide(module, Decision(iteration, seen.accept_prob, tunable_value(sampler)))
         if self.frozen:
             kernel = f"{type(sampler).__name__} goes on with {sampler.tunable} = {tunable_value(sampler):.4g}, frozen"
-            accepted = f"{100 * accept_prob:.0f} % of the proposals were accepted"
+            accepted = f"{100 * seen.accept_prob:.0f} % of the proposals were accepted"
             self._say(logging.INFO, f"iteration {iteration}: {accepted}; {kernel}")
 
     def _decide(self, module: EBMModule, decision: Decision) -> None:
@@ -149,23 +181,33 @@ def adapt(module: EBMModule, checkpoint: Mapping[str, Any]) -> None:
         follow(module, entry)
 
 
-def follow(module: EBMModule, entry: Mapping[str, Any]) -> bool:
-    """Whether the decisions of a checkpoint apply to the kernel of the settings; if so, the module has their outcome.
+def follow(module: EBMModule, entry: Mapping[str, Any]) -> tuple[Sampler, Tuner] | None:
+    """Give the module the outcome of a checkpoint's decisions, if they apply to the kernel of the settings.
 
     Where the settings name another kernel, or another value of the tuned field, they win.
+
+    Returns:
+        The kernel that the search began with, and the search as far as it came; None where the decisions do not apply.
     """
-    if not entry["decisions"]:
-        return True
-    if entry["origin"] != origin(module.sampler):
+    if entry["decisions"] and entry["origin"] != origin(module.sampler):
         if rank() == 0:
             logger.warning(
                 "going on with %s of the settings: the checkpoint has adapted another kernel, %s",
                 module.sampler, entry["origin"]["sampler"],
             )  # fmt: skip
-        return False
-    for decision in entry["decisions"]:
-        apply(module, Decision(*decision))
-    return True
+        return None
+    base, tuned = module.sampler, 0
+    for decision in (Decision(*decision) for decision in entry["decisions"]):
+        apply(module, decision)
+        tuned = 0 if decision.value is None else tuned + 1
+        base = module.sampler if decision.value is None else base
+    if "tuner" not in entry:  # of before there were objectives
+        value = tunable_value(module.sampler) if tuned else None
+        return base, AcceptanceTuner(value=value, looks=tuned)
+    tuner = TUNERS[entry["objective"]](**entry["tuner"])
+    if tuned:
+        module.sampler = tuner.frozen(base) if entry["frozen"] else tuner.kernel(base, module.target)
+    return base, tuner
 
 
 def apply(module: EBMModule, decision: Decision) -> None:

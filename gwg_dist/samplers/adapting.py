@@ -40,7 +40,9 @@ class Seen(NamedTuple):
 
 @dataclass
 class Tuner(ABC):
-    """Looks for a value of a kernel's tunable field; its fields are its state, plain numbers.
+    """Looks for the settings of a kernel; its fields are its state, plain numbers.
+
+    The kernel to look at is a function of that state and of the base, the kernel that the search began with.
 
     Args:
         target_acceptance: acceptance probability to reach; the kernel's own where none is given.
@@ -49,15 +51,15 @@ class Tuner(ABC):
     target_acceptance: float | None = None
 
     @abstractmethod
-    def first(self, kernel: Sampler, target: Target | None) -> Sampler:
-        """The kernel to look at first, given that of the settings."""
+    def observe(self, base: Sampler, seen: Seen, target: Target | None) -> None:
+        """Take in what ``kernel(base, target)`` did."""
 
     @abstractmethod
-    def next(self, kernel: Sampler, seen: Seen, target: Target | None) -> Sampler:
-        """The kernel to look at next, after ``kernel`` did what was seen."""
+    def kernel(self, base: Sampler, target: Target | None) -> Sampler:
+        """The kernel to look at now; ``base`` before the first look."""
 
     @abstractmethod
-    def frozen(self, kernel: Sampler) -> Sampler:
+    def frozen(self, base: Sampler) -> Sampler:
         """The kernel to keep, after the last look."""
 
     def state(self) -> dict[str, Any]:
@@ -81,24 +83,21 @@ class AcceptanceTuner(Tuner):
     value: float | None = None
     looks: int = 0
 
-    def first(self, kernel: Sampler, target: Target | None) -> Sampler:
-        return kernel
-
-    def next(self, kernel: Sampler, seen: Seen, target: Target | None) -> Sampler:
+    def observe(self, base: Sampler, seen: Seen, target: Target | None) -> None:
         self.looks += 1
-        value = value_of(kernel) if self.value is None else self.value
+        value = value_of(base) if self.value is None else self.value
         gain = GAIN / self.looks**DECAY
-        value = kernel.shifted(value, seen.accept_prob, gain=gain, target=self.target_acceptance)
-        if isinstance(value_of(kernel), int):
+        value = base.shifted(value, seen.accept_prob, gain=gain, target=self.target_acceptance)
+        if isinstance(value_of(base), int):
             value = max(value, 1.0)
-        tuned = allowed(kernel, value, target)
-        if tuned is None:
-            return kernel
-        self.value = value
-        return tuned
+        if allowed(base, value, target) is not None:
+            self.value = value
 
-    def frozen(self, kernel: Sampler) -> Sampler:
-        return kernel
+    def kernel(self, base: Sampler, target: Target | None) -> Sampler:
+        return base if self.value is None else base.tuned(self.value)
+
+    def frozen(self, base: Sampler) -> Sampler:
+        return self.kernel(base, None)
 
 
 @dataclass
@@ -121,33 +120,31 @@ class JumpTuner(Tuner):
     spacing: float = WIDEST
     hops: list[float] = field(default_factory=list)
 
-    def first(self, kernel: Sampler, target: Target | None) -> Sampler:
-        self.value = float(value_of(kernel))
-        return kernel
-
-    def next(self, kernel: Sampler, seen: Seen, target: Target | None) -> Sampler:
+    def observe(self, base: Sampler, seen: Seen, target: Target | None) -> None:
+        candidates = self._candidates(base, target)
         self.hops.append(seen.hops if math.isfinite(seen.hops) else -1.0)
-        candidates = self._candidates(kernel, target)
-        if len(self.hops) >= len(candidates):
-            best = max(range(len(candidates)), key=lambda i: self.hops[i])
-            if best == 0:
-                self.spacing = max(self.spacing / 2, NARROWEST)
-            self.value = float(value_of(candidates[best]))
-            self.hops = []
-            candidates = self._candidates(kernel, target)
-        return candidates[len(self.hops)]
+        if len(self.hops) < len(candidates):
+            return
+        best = max(range(len(candidates)), key=lambda i: self.hops[i])
+        if best == 0:
+            self.spacing = max(self.spacing / 2, NARROWEST)
+        self.value = value_of(candidates[best])
+        self.hops = []
 
-    def frozen(self, kernel: Sampler) -> Sampler:
-        return kernel if self.value is None else kernel.tuned(self.value)
+    def kernel(self, base: Sampler, target: Target | None) -> Sampler:
+        return self._candidates(base, target)[len(self.hops)]
 
-    def _candidates(self, kernel: Sampler, target: Target | None) -> list[Sampler]:
+    def frozen(self, base: Sampler) -> Sampler:
+        return base if self.value is None else base.tuned(self.value)
+
+    def _candidates(self, base: Sampler, target: Target | None) -> list[Sampler]:
         """The kernels of a round that the model takes: with v first."""
-        assert self.value is not None
-        up, down = self.value * math.exp(self.spacing), self.value / math.exp(self.spacing)
-        if isinstance(value_of(kernel), int):
-            up, down = max(up, self.value + 1), min(down, self.value - 1)
-        here = kernel.tuned(self.value)
-        others = (allowed(kernel, value, target) for value in (up, down))
+        here = self.frozen(base)
+        value = value_of(here)
+        up, down = value * math.exp(self.spacing), value / math.exp(self.spacing)
+        if isinstance(value, int):
+            up, down = max(up, value + 1), min(down, value - 1)
+        others = (allowed(base, other, target) for other in (up, down))
         return [here, *(other for other in others if other is not None and other != here)]
 
 
@@ -228,8 +225,7 @@ def adapt_kernel(
         raise ValueError(f"num_steps must be positive, got {num_steps}")
     check_target_acceptance(target_acceptance)
     tunable = kernel.tunable is not None
-    tuner = TUNERS[objective](target_acceptance)
-    kernel = tuner.first(kernel, target) if tunable else kernel
+    tuner, base = TUNERS[objective](target_acceptance), kernel
     looks, values, accept_prob = min(MAX_TUNINGS, max(1, num_steps // STEPS_A_LOOK)), [], math.nan
     for look in range(looks):
         steps = num_steps * (look + 1) // looks - num_steps * look // looks
@@ -238,9 +234,11 @@ def adapt_kernel(
         accept_prob = seen.accept_prob
         if tunable:
             values.append(value_of(kernel))
-            kernel = tuner.next(kernel, seen, target) if math.isfinite(accept_prob) else kernel
+            if math.isfinite(accept_prob):
+                tuner.observe(base, seen, target)
+                kernel = tuner.kernel(base, target)
     if tunable:
-        kernel = tuner.frozen(kernel)
+        kernel = tuner.frozen(base)
         values.append(value_of(kernel))
     return Adapted(kernel, x, tuple(values), accept_prob)
 

@@ -233,6 +233,37 @@ def test_tuning_survives_a_stop_bit_for_bit(tmp_path: Path) -> None:
     assert load_run(tmp_path / "run", "last", device="cpu", trust="tests").module.sampler == Flips(values[-1])
 
 
+@pytest.mark.parametrize("more", [["--adaptation.objective=jump"], ["--model.sampler=MultiGWG"]], ids=["jump", "whole"])
+def test_a_search_survives_a_stop_bit_for_bit(more: list[str], tmp_path: Path) -> None:
+    """The search by jump distance, stopped within a round of three looks, and the real number beside a whole one."""
+    sampler = [] if "MultiGWG" in more[0] else ["--model.sampler=tests.plugins.Flips", "--model.sampler.rate=0.2"]
+    settings = [*sampler, *more, "--adaptation.every=2", "--adaptation.warmup=18", *QUIET]
+    run_fit(tmp_path / "calm", *settings, "--trainer.max_steps=22")
+    for steps in (7, 20, 22):
+        run_fit(tmp_path / "run", *settings, f"--trainer.max_steps={steps}", "--ckpt_path=last")
+    assert_same_state(tmp_path / "run/last.ckpt", tmp_path / "calm/last.ckpt")
+    entries = [checkpoint(tmp_path / f"{name}/last.ckpt")["callbacks"]["Adaptation"] for name in ("calm", "run")]
+    assert entries[0] == entries[1]
+    assert len({value for _, _, value in entries[0]["decisions"]}) > 2
+    assert entries[0]["frozen"]
+
+
+def test_a_checkpoint_from_before_there_were_objectives() -> None:
+    callback, module = Adaptation(warmup=9, every=1), EBMModule(MLPEnergy(Binary(5)), Flips(0.1))
+    trainer = start(callback, module)
+    for _ in range(3):
+        iterate(callback, module, trainer, 0.4)
+    old = {key: value for key, value in callback.state_dict().items() if key not in ("objective", "tuner")}
+    resumed, again = EBMModule(MLPEnergy(Binary(5)), Flips(0.1)), Adaptation(warmup=9, every=1)
+    again.load_state_dict(old)
+    again_trainer = start(again, resumed)
+    cast(FakeTrainer, again_trainer).global_step = cast(FakeTrainer, trainer).global_step
+    for _ in range(4):
+        assert resumed.sampler == module.sampler
+        iterate(callback, module, trainer, 0.4)
+        iterate(again, resumed, again_trainer, 0.4)
+
+
 def test_another_value_in_the_settings_wins() -> None:
     callback, module = Adaptation(warmup=3, every=1), EBMModule(MLPEnergy(Binary(5)), Flips(0.1))
     trainer = start(callback, module)
@@ -298,6 +329,7 @@ def test_a_given_up_kernel_is_followed_by_a_tuned_one() -> None:
         ({"warmup": 20}, "warmup must be 0 or at least the 50 iterations of every, got 20"),
         ({"warmup": 10_000}, "every must be at least 154 for a warmup of 10000, .* got 50"),
         ({"target_acceptance": 1.0}, r"target_acceptance must lie in \(0, 1\), got 1.0"),
+        ({"objective": "hops"}, "objective must be one of acceptance, jump.*, got 'hops'"),
     ],
 )
 def test_a_setting_outside_its_range_is_named(settings: dict[str, Any], message: str) -> None:

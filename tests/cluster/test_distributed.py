@@ -110,6 +110,20 @@ def test_ranks_give_up_a_kernel_together(tmp_path: Path, elsewhere: float, given
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("objective", ["acceptance", "jump"])
+def test_ranks_tune_alike(objective: str, tmp_path: Path) -> None:
+    """They see different chains, and what is summed over them decides for both."""
+    sampler = ["--model.sampler=tests.plugins.Flips", "--model.sampler.rate=0.2", f"--adaptation.objective={objective}",
+               "--adaptation.warmup=24", "--trainer.callbacks+=tests.plugins.Kernels"]  # fmt: skip
+    settings = ["--evaluation.every=0", "--pictures_every=0", "--adaptation.every=2", "--trainer.max_steps=26"]
+    last = fit(tmp_path / "run", 2, *sampler, *settings)
+    kernels = [(tmp_path / f"run/kernel.{rank}").read_text().splitlines()[-1] for rank in range(2)]
+    assert kernels[0] == kernels[1]
+    assert last["callbacks"]["Adaptation"]["frozen"]
+    assert len({value for _, _, value in last["callbacks"]["Adaptation"]["decisions"]}) > 2
+
+
+@pytest.mark.slow
 def test_a_short_soak(tmp_path: Path) -> None:
     """Three kills of both processes or one of them, at random moments; see tests/soak.py for more of it."""
     soak(3, 0, tmp_path, steps=400)

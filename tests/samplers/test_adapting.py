@@ -1,6 +1,7 @@
 """The search for a tunable field: where it ends, that it does not stick, and that ranks search alike."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -9,7 +10,7 @@ import torch
 
 from gwg_dist.energies import RBMEnergy
 from gwg_dist.samplers import GWG, Gibbs, MultiGWG, RandomWalk, Sampler, Target, adapting, run_chain
-from gwg_dist.samplers.adapting import AcceptanceTuner, JumpTuner, Seen, adapt_kernel, value_of
+from gwg_dist.samplers.adapting import AcceptanceTuner, JumpTuner, Seen, Tuner, adapt_kernel, value_of
 from gwg_dist.spaces import Binary
 from tests.plugins import Flips
 
@@ -61,65 +62,65 @@ def test_the_jump_distance_comes_to_its_maximum(start: int) -> None:
     assert hops[end] > 1.1 * hops[start], "the start was poor"
 
 
-def test_the_jump_distance_of_a_real_field() -> None:
-    """A random walk on a flat target is never refused: the more flips the better, up to what the kernel takes."""
-    tuner, kernel = JumpTuner(), Flips(0.01)
-    looked: Sampler = tuner.first(kernel, None)
+def search(tuner: Tuner, base: Sampler, curve: Callable[[Sampler], Seen], target: Target | None = None) -> Sampler:
+    """The kernel after 60 looks at which ``curve`` was seen."""
     for _ in range(60):
-        assert isinstance(looked, Flips)
-        looked = tuner.next(looked, Seen(1.0, -abs(math.log(looked.rate / 0.123))), None)
-    found = tuner.frozen(looked)
-    assert isinstance(found, Flips)
-    assert abs(math.log(found.rate / 0.123)) <= adapting.NARROWEST / 2 + 1e-9
+        kernel = tuner.kernel(base, target)
+        assert target is None or kernel.refusal(target) is None
+        tuner.observe(base, curve(kernel), target)
+    return tuner.frozen(base)
+
+
+def ten(kernel: Sampler) -> float:
+    """A curve with its maximum at ten."""
+    return math.exp(-0.5 * math.log(value_of(kernel) / 10) ** 2)
+
+
+@pytest.mark.parametrize("start", [1, 3, 200])
+def test_the_jump_distance_of_whole_numbers(start: int) -> None:
+    assert value_of(search(JumpTuner(), MultiGWG(max_draws=start), lambda kernel: Seen(1.0, ten(kernel)))) in (
+        9,
+        10,
+        11,
+    )
+
+
+def test_the_jump_distance_of_a_real_field() -> None:
+    found = search(JumpTuner(), Flips(0.01), lambda kernel: Seen(1.0, -abs(math.log(value_of(kernel) / 0.123))))
+    assert abs(math.log(value_of(found) / 0.123)) <= adapting.NARROWEST / 2 + 1e-9
 
 
 def test_a_mutant_that_minimises_is_caught() -> None:
-    tuner, looked = JumpTuner(), MultiGWG(max_draws=8)
-    tuner.first(looked, None)
-    kernel: Sampler = looked
-    for _ in range(60):
-        kernel = tuner.next(kernel, Seen(1.0, -seen_hops(kernel)), None)
-    assert seen_hops(tuner.frozen(kernel)) < 0.5 * seen_hops(MultiGWG(max_draws=10))
-
-
-def seen_hops(kernel: Sampler) -> float:
-    """A curve with its maximum at ten draws."""
-    assert isinstance(kernel, MultiGWG)
-    return math.exp(-0.5 * math.log(kernel.max_draws / 10) ** 2)
+    found = search(JumpTuner(), MultiGWG(max_draws=8), lambda kernel: Seen(1.0, -ten(kernel)))
+    assert ten(found) < 0.5
 
 
 # -- whole numbers -----------------------------------------------------------------------------------------------------
 
 
 def test_small_errors_of_one_sign_move_a_whole_number() -> None:
-    """Rounding after every look would stay at 3 for ever."""
-    tuner, kernel = AcceptanceTuner(looks=8), RandomWalk(radius=3)
-    stuck: Sampler = kernel
+    """A mutant that rounds after every look stays at 3 for ever."""
+    tuner, base = AcceptanceTuner(looks=8), RandomWalk(radius=3)
+    rounded: Sampler = base
     for look in range(8, 40):
-        tuned = tuner.next(kernel, Seen(0.234 + 0.1, 1.0), None)
-        assert isinstance(tuned, RandomWalk)
-        kernel = tuned
-        stuck = stuck.adapted(0.234 + 0.1, gain=adapting.GAIN / (look + 1) ** adapting.DECAY)
-    assert stuck == RandomWalk(radius=3)
-    assert kernel.radius > 4
-    assert type(kernel.radius) is int
+        tuner.observe(base, Seen(0.234 + 0.1, 1.0), None)
+        rounded = rounded.adapted(0.234 + 0.1, gain=adapting.GAIN / (look + 1) ** adapting.DECAY)
+    assert rounded == base
+    found = tuner.frozen(base)
+    assert value_of(found) > 4
+    assert type(value_of(found)) is int
 
 
 def test_a_whole_number_comes_back_from_one_at_once() -> None:
-    tuner, kernel = AcceptanceTuner(), MultiGWG(max_draws=1)
-    for _ in range(30):
-        assert tuner.next(kernel, Seen(0.0, 0.0), None) == kernel
+    tuner, base = AcceptanceTuner(), MultiGWG(max_draws=1)
+    assert search(tuner, base, lambda kernel: Seen(0.0, 0.0)) == base
     assert tuner.value == 1.0
 
 
-def test_a_value_that_the_model_refuses_is_not_tried() -> None:
-    target = rbm(5)
-    for tuner in (AcceptanceTuner(), JumpTuner()):
-        kernel: Sampler = tuner.first(RandomWalk(radius=2), target)
-        for _ in range(30):
-            kernel = tuner.next(kernel, Seen(1.0, float(value_of(kernel))), target)
-            assert kernel.refusal(target) is None
-        assert value_of(tuner.frozen(kernel)) > 3
+@pytest.mark.parametrize("tuner", [AcceptanceTuner(), JumpTuner()], ids=lambda tuner: type(tuner).__name__)
+def test_a_value_that_the_model_refuses_is_not_tried(tuner: Tuner) -> None:
+    found = search(tuner, RandomWalk(radius=2), lambda kernel: Seen(1.0, value_of(kernel)), rbm(5))
+    assert value_of(found) > 3
 
 
 # -- the same everywhere -----------------------------------------------------------------------------------------------
@@ -133,13 +134,14 @@ def test_the_sums_of_all_ranks_decide(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("tuner", [AcceptanceTuner(), JumpTuner()], ids=lambda tuner: type(tuner).__name__)
-def test_a_tuner_goes_on_from_its_numbers(tuner: adapting.Tuner) -> None:
-    kernel: Sampler = tuner.first(MultiGWG(max_draws=3), None)
+def test_a_tuner_goes_on_from_its_numbers(tuner: Tuner) -> None:
+    base = MultiGWG(max_draws=3)
     for number in range(20):
-        again, kernel_again = type(tuner)(**tuner.state()), kernel
-        seen = Seen(0.8 - 0.02 * number, seen_hops(kernel))
-        kernel = tuner.next(kernel, seen, None)
-        assert again.next(kernel_again, seen, None) == kernel
+        again = type(tuner)(**tuner.state())
+        kernel = tuner.kernel(base, None)
+        assert again.kernel(base, None) == kernel
+        for one in (tuner, again):
+            one.observe(base, Seen(0.8 - 0.02 * number, ten(kernel)), None)
         assert again == tuner
 
 
