@@ -403,27 +403,26 @@ def test_no_kernel_in_c_takes_what_is_not_in_its_table() -> None:
 
 
 def test_the_table_is_that_of_the_sources() -> None:
-    """Every function of the library has a line for every argument, of the same kind."""
-    folder = native.SOURCES[0].parent
-    text = (folder / "kernels.c").read_text() + (folder / "all_moves.h").read_text()
+    """Every kernel of the library takes a struct with the fields of its lines: names, order and types."""
+    text = "".join(source.read_text() for source in native.SOURCES)
+    kinds = {"int64_t": torch.int64, "int32_t": torch.int32, "double": torch.float64, "float": torch.float32,
+             "REAL": torch.float32}  # fmt: skip
     for name, table in TABLE.items():
-        for spelled in (name, name.upper(), name.upper().removesuffix("_STEP")):
-            head = text.find(f"void {spelled}(")
-            if head >= 0:
-                break
-        assert head >= 0, name
-        arguments = text[head : text.index(")", head)].split("(", 1)[1].split(",")
+        spelled = next(word for word in (name, name.upper(), name.upper().removesuffix("_STEP"))
+                       if f"\nKERNEL({word}) {{" in text)  # fmt: skip
+        body = text[text.index(f"\nKERNEL({spelled}) {{") :]
+        assert f"const struct {spelled} *a = arguments;" in body[: body.index(";") + 1], name
+        start = text.index(f"struct {spelled} {{") + len(f"struct {spelled} {{")
+        fields = []
+        for declaration in text[start : text.index("};", start)].split(";")[:-1]:
+            kind, _, names = declaration.strip().removeprefix("const ").partition(" ")
+            fields += [(field.strip("* "), "*" in field, kinds[kind]) for field in names.split(",")]
         full = signature(name if "real" not in table.split() else f"{name}_float")
-        assert len(arguments) == len(full), name
-        for written, argument in zip(arguments, full, strict=True):
-            assert ("*" in written) == (argument.kind == "tensor"), (name, written, argument)
-            kinds = {"int64_t": torch.int64, "int32_t": torch.int32, "double": torch.float64, "float": torch.float32,
-                     "REAL": torch.float32}  # fmt: skip
-            kind = next(word for word in written.replace("*", " ").split() if word in kinds)
-            if argument.kind == "tensor":
-                assert argument.dtype == kinds[kind], (name, written, argument)
-            else:
-                assert kind == ("int64_t" if argument.kind == "size" else "double")
+        assert [field for field, *_ in fields] == [argument.name for argument in full], name
+        for (field, is_pointer, kind), argument in zip(fields, full, strict=True):
+            assert is_pointer == (argument.kind == "tensor"), (name, field)
+            numbers = {"size": torch.int64, "number": torch.float64}
+            assert kind == (argument.dtype or numbers[argument.kind]), (name, field)
 
 
 def test_the_ninth_compiled_case_runs_like_the_first(compiler: None) -> None:

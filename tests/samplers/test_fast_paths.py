@@ -1,7 +1,6 @@
 """Every fast path is the same kernel: enumerated, compared with the plain path, and followed for ten thousand steps."""
 
 import copy
-import ctypes
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,6 @@ from gwg_dist.samplers.fast import fastest, native
 from gwg_dist.samplers.fast.binary import BinaryGWG
 from gwg_dist.samplers.fast.dense import DensePairGWG
 from gwg_dist.samplers.fast.in_place import InPlaceGWG, MoveNoise
-from gwg_dist.samplers.fast.native.signatures import signature
 from gwg_dist.samplers.fast.sparse import SparsePairGWG
 from gwg_dist.spaces import Binary, Categorical, Change, Space
 from gwg_dist.target import StructuredTarget
@@ -131,8 +129,7 @@ class WrongTemperature(DensePairGWG):
 
     def init(self, target, x, beta):
         state = super().init(target, x, beta)
-        position = [argument.name for argument in signature(state.kernel.name)].index("temperature")
-        state.kernel.values[position] = ctypes.c_double(self.temperature + 1)
+        state.kernel.values.temperature = self.temperature + 1
         return state
 
 

@@ -59,14 +59,15 @@ class BinaryState:
         self.scale, self.moved = x.new_empty(num), torch.empty(num, dtype=torch.int64)
         slope = torch.zeros(num_sites, dtype=x.dtype) if target.reference is None else target.reference.weights
         self.reference = (slope.to(x.dtype) / temperature).contiguous()
-        scratch = x.new_empty(num_sites + 2 * self.sums.shape[1])
+        fresh = x.new_empty(native.num_threads(), num_sites)
+        fresh_sums = self.sums.new_empty(native.num_threads(), self.sums.shape[1])
         self.weigh = self.bound(
             "weigh", self.position, self.grad, self.reference, self.scale, self.weights, self.sums, self.shift
         )
         self.propose = self.bound("propose", LATE, self.position, self.weights, self.sums, self.moved, LATE)
         self.decide = self.bound(
             "decide", LATE, LATE, self.reference, self.scale, temperature, LATE, self.moved, self.position, self.grad,
-            self.weights, self.sums, self.shift, self.f, scratch, LATE,
+            self.weights, self.sums, self.shift, self.f, fresh, fresh_sums, LATE,
         )  # fmt: skip
         self.temper(beta)
 

@@ -73,11 +73,12 @@ class DensePairGWG(InPlaceGWG):
         sums = functional.pad(weights.double(), (0, -weights.shape[1] % size)).unflatten(1, (-1, size)).sum(2)
         position = (1 - 2 * x).contiguous() if binary else space.decode(x).long().contiguous()
         slope = slope.flatten(1)
-        scratch = x.new_empty(slope.shape[1] + sums.shape[1] if binary else 2 * slope.shape[1] + x.shape[1])
+        widths = [slope.shape[1], sums.shape[1]] if binary else [slope.shape[1], slope.shape[1], sums.shape[1]]
+        room = [x.new_empty(native.num_threads(), width) for width in widths]
         name = f"dense_{'binary' if binary else 'categorical'}_step_{'double' if x.dtype == torch.float64 else 'float'}"
         kernel = native.Bound(
             name, *x.shape[:2], size, pairs.rows.to(x.dtype).contiguous(), scale, float(self.temperature), LATE,
-            position, slope, weights, sums, shift[:, 0].double(), scratch, LATE,
+            position, slope, weights, sums, shift[:, 0].double(), *room, LATE,
         )  # fmt: skip
         return DenseState(target, position, slope, weights, sums, beta, kernel)
 

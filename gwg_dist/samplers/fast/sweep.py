@@ -42,9 +42,8 @@ class ColourSweep(Kernel):
         scale, hops = beta.to(x.dtype).expand(len(x)).clone(), x.new_empty(len(x))
         tables = self.tables(target, pairs)
         ends, _, neighbours, *_ = tables
-        kernel = native.Bound(
-            "colour_sweep", *x.shape, len(neighbours), len(ends), *tables, scale, LATE, x.new_empty(x.shape[1]), hops, x
-        )
+        room = x.new_empty(native.num_threads(), x.shape[1])
+        kernel = native.Bound("colour_sweep", *x.shape, len(neighbours), len(ends), *tables, scale, LATE, room, hops, x)
         return SweepState(x, beta, target, scale, hops, kernel)
 
     def temper(self, target: Target, state: SweepState, beta: Tensor) -> SweepState:

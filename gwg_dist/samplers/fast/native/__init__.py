@@ -17,17 +17,17 @@ import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
-from typing import Any
 
+import torch
 from torch import Tensor
 
 from gwg_dist.samplers.fast.native.signatures import Argument, signature, value_of
 from gwg_dist.tools.cache import cache_folder, is_private, keeping
 
-SOURCES = [Path(__file__).with_name(name) for name in ("kernels.c", "all_moves.h")]
+SOURCES = [Path(__file__).with_name(name) for name in ("kernels.c", "all_moves.h", "parallel.h")]
 # Sums may be reordered, so that they vectorise; NaN, infinity and the process's rounding mode stay what they are.
 FLAGS = [
-    "-O3", "-march=native", "-fPIC", "-shared", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math",
+    "-O3", "-march=native", "-fPIC", "-shared", "-std=gnu11", "-pthread", "-fno-math-errno", "-fno-trapping-math",
     "-fno-signed-zeros", "-fassociative-math",
 ]  # fmt: skip
 TIMEOUT_S = 120
@@ -67,6 +67,9 @@ def library() -> ctypes.CDLL | None:
 class Bound:
     """A kernel in C with its arguments checked once; those that change from call to call are given, and checked, then.
 
+    It moves its chains by as many threads as torch had when it was made. The number makes no difference to a bit of the
+    result, and where there is little to do one thread does it.
+
     Args:
         name: name of the function in C.
         arguments: in the order of the table in signatures.py: sizes, numbers, tensors, or ``LATE``.
@@ -79,33 +82,34 @@ class Bound:
         loaded = library()
         if loaded is None:
             raise RuntimeError(f"{name}: there are no kernels in C without a C compiler")
-        self.function = loaded[name]
         self.name = name
         self.kept = arguments  # their memory is read by address
-        self.values: list[Any] = []
-        self.late: list[tuple[int, Argument, tuple[int, ...]]] = []
-        sizes: dict[str, int] = {}
-        for position, (argument, value) in enumerate(zip(signature(name), arguments, strict=True)):
+        self.late: list[tuple[Argument, tuple[int, ...]]] = []
+        self.values = _struct(name)()
+        sizes = {"threads": num_threads()}
+        for argument, value in zip(signature(name), arguments, strict=True):
             if argument.kind == "size" and isinstance(value, int):
                 sizes[argument.name] = value
-                self.values.append(ctypes.c_int64(value))
+                setattr(self.values, argument.name, value)
                 continue
             if argument.kind == "number" and isinstance(value, float):
-                self.values.append(ctypes.c_double(value))
+                setattr(self.values, argument.name, value)
                 continue
             shape = tuple(value_of(expression, sizes) for expression in argument.shape)
             if value is LATE:
-                self.late.append((position, argument, shape))
-                self.values.append(None)
+                self.late.append((argument, shape))
             else:
-                self.values.append(self._address(argument, shape, value))
+                setattr(self.values, argument.name, self._address(argument, shape, value))
+        self._share = loaded.for_chains
+        chains = sizes["chains"]
+        self._call = ctypes.c_int64(sizes["threads"]), ctypes.c_int64(chains), loaded[name], ctypes.byref(self.values)
 
     def __call__(self, *late: Tensor) -> None:
-        for (position, argument, shape), value in zip(self.late, late, strict=True):
-            self.values[position] = self._address(argument, shape, value)
-        self.function(*self.values)
+        for (argument, shape), value in zip(self.late, late, strict=True):
+            setattr(self.values, argument.name, self._address(argument, shape, value))
+        self._share(*self._call)
 
-    def _address(self, argument: Argument, shape: tuple[int, ...], value: object) -> ctypes.c_void_p:
+    def _address(self, argument: Argument, shape: tuple[int, ...], value: object) -> int:
         if (
             not isinstance(value, Tensor)
             or value.dtype != argument.dtype
@@ -117,7 +121,20 @@ class Bound:
                 f"a contiguous CPU tensor of {argument.dtype} and shape {shape}" if shape else f"a {argument.kind}"
             )
             raise TypeError(f"{self.name}: {argument.name} must be {expected}, got {_described(value)}")
-        return ctypes.c_void_p(value.data_ptr())
+        return value.data_ptr()
+
+
+def num_threads() -> int:
+    """Threads that chains are shared among, and rows of an argument that each needs for itself: those of torch."""
+    return torch.get_num_threads()
+
+
+@cache
+def _struct(name: str) -> type[ctypes.Structure]:
+    """The struct that a kernel takes: its arguments in order, eight bytes each."""
+    types = {"size": ctypes.c_int64, "number": ctypes.c_double, "tensor": ctypes.c_void_p}
+    fields = [(argument.name, types[argument.kind]) for argument in signature(name)]
+    return type(name, (ctypes.Structure,), {"_fields_": fields})
 
 
 def _described(value: object) -> str:

@@ -1,12 +1,18 @@
-/* Steps of Gibbs-With-Gradients and block Gibbs for classical energies; the mathematics is in pairs.py, binary.py and
+/* Steps of Gibbs-With-Gradients and block Gibbs for classical energies; the mathematics is in sparse.py, binary.py and
  * block_gibbs.py.
  *
  * A chain's arrays fit the nearest caches, so a step goes chain by chain: draw a block by its sum of weights, then a
  * move inside it, look at what the move changes, and write only what was accepted. Arrays are contiguous, chains first.
+ *
+ * A kernel moves the chains from..to-1 and takes one struct, whose fields are the lines of the table in signatures.py.
  */
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+
+#include "parallel.h"
+
+#define KERNEL(NAME) void NAME(int64_t thread, int64_t from, int64_t to, const void *arguments)
 
 /* exp(x) for x <= 0 to within 4 units in the last place of float, without a call, so that loops over it vectorise. */
 static inline float exp_of_negative(float x) {
@@ -63,28 +69,38 @@ static int decide(double log_ratio, double total, double total_new, double shift
 }
 
 /* noise: (3, B), the block, the move inside it, the decision. decision: (2, B), accept_prob and whether. */
-void sparse_step(int64_t num_chains, int64_t blocks, int64_t size, int64_t num_sites, int64_t num_touched,
-                 const int64_t *touched, const double *coupling, const double *scale, double temperature, const double *noise, double *signs,
-                 double *slopes, double *all_weights, double *all_sums, double *decision) {
+struct sparse_step {
+    int64_t chains, blocks, block, sites, num_touched;
+    const int64_t *touched;
+    const double *coupling, *scale;
+    double temperature;
+    const double *noise;
+    double *signs, *slopes, *weights, *sums, *decision;
+};
+
+KERNEL(sparse_step) {
+    const struct sparse_step *a = arguments;
+    int64_t blocks = a->blocks, size = a->block, num_touched = a->num_touched, num_chains = a->chains;
     double fresh[64];
-    (void)num_sites;
-    for (int64_t b = 0; b < num_chains; b++) {
-        double *sign = signs + b * blocks * size, *slope = slopes + b * blocks * size;
-        double *weights = all_weights + b * blocks * size, *sums = all_sums + b * blocks;
+    (void)thread;
+    for (int64_t b = from; b < to; b++) {
+        double *sign = a->signs + b * blocks * size, *slope = a->slopes + b * blocks * size;
+        double *weights = a->weights + b * blocks * size, *sums = a->sums + b * blocks;
         double total = total_double(sums, blocks);
-        int64_t block = first_double(sums, blocks, noise[b] * total);
+        int64_t block = first_double(sums, blocks, a->noise[b] * total);
         const double *inside = weights + block * size;
-        int64_t site = block * size + first_double(inside, size, noise[num_chains + b] * total_double(inside, size));
-        const int64_t *at = touched + site * num_touched;
-        const double *pull = coupling + site * num_touched;
-        double turn = sign[site], step = turn * scale[b], growth = 0;
+        double threshold = a->noise[num_chains + b] * total_double(inside, size);
+        int64_t site = block * size + first_double(inside, size, threshold);
+        const int64_t *at = a->touched + site * num_touched;
+        const double *pull = a->coupling + site * num_touched;
+        double turn = sign[site], step = turn * a->scale[b], growth = 0;
         for (int64_t k = 0; k < num_touched; k++) {
             double s = k ? sign[at[k]] : -turn;
             fresh[k] = exp(s * (slope[at[k]] + pull[k] * step));
             growth += fresh[k] - weights[at[k]];
         }
-        if (!decide(turn * slope[site] * (temperature - 2), total, total + growth, 0, 0, noise[2 * num_chains + b], decision,
-                    num_chains, b))
+        if (!decide(turn * slope[site] * (a->temperature - 2), total, total + growth, 0, 0,
+                    a->noise[2 * num_chains + b], a->decision, num_chains, b))
             continue;
         sign[site] = -turn;
         for (int64_t k = 0; k < num_touched; k++) {
@@ -153,39 +169,50 @@ static inline __attribute__((always_inline)) void draw_sites(Lanes *lanes, int64
 }
 
 /* Draws every site of 0/1 arrays x from its conditional, colour after colour. order lists the sites by colour, and
- * ends[c] is where colour c ends; neighbours and rows are (num_neighbours, num_sites) in that order, bias and reference
- * (num_sites,) as well; prob is room for the logits and what is drawn. */
-void colour_sweep(int64_t num_chains, int64_t num_sites, int64_t num_neighbours, int64_t num_colours,
-                  const int64_t *ends, const int32_t *order, const int32_t *neighbours, const float *rows,
-                  const float *bias, const float *reference, const float *scale, const int64_t *seeds, float *restrict prob,
-                  float *hops, float *restrict all_x) {
-    for (int64_t b = 0; b < num_chains; b++) {
-        float *restrict x = all_x + b * num_sites;
+ * ends[c] is where colour c ends; neighbours and rows are (degree, sites) in that order, bias and reference (sites,) as
+ * well; prob is room for the logits and what is drawn. */
+struct colour_sweep {
+    int64_t chains, sites, degree, colours;
+    const int64_t *ends;
+    const int32_t *order, *neighbours;
+    const float *rows, *bias, *reference, *scale;
+    const int64_t *seeds;
+    float *prob, *hops, *x;
+};
+
+KERNEL(colour_sweep) {
+    const struct colour_sweep *a = arguments;
+    int64_t num_sites = a->sites;
+    float *restrict prob = a->prob + thread * num_sites;
+    for (int64_t b = from; b < to; b++) {
+        float *restrict x = a->x + b * num_sites;
         Lanes lanes;
-        seed_lanes(&lanes, (uint64_t)seeds[b]);
-        hops[b] = 0;
-        for (int64_t c = 0, begin = 0; c < num_colours; begin = ends[c++]) {
-            int64_t end = ends[c];
-            for (int64_t j = begin; j < end; j++) prob[j] = bias[j];
-            for (int64_t k = 0; k < num_neighbours; k++) {
-                const int32_t *at = neighbours + k * num_sites;
-                const float *row = rows + k * num_sites;
+        seed_lanes(&lanes, (uint64_t)a->seeds[b]);
+        float hops = 0, scale = a->scale[b];
+        for (int64_t c = 0, begin = 0; c < a->colours; begin = a->ends[c++]) {
+            int64_t end = a->ends[c];
+            for (int64_t j = begin; j < end; j++) prob[j] = a->bias[j];
+            for (int64_t k = 0; k < a->degree; k++) {
+                const int32_t *at = a->neighbours + k * num_sites;
+                const float *row = a->rows + k * num_sites;
                 for (int64_t j = begin; j < end; j++) prob[j] += row[j] * x[at[j]];
             }
-            for (int64_t j = begin; j < end; j++) prob[j] = scale[b] * prob[j] + reference[j];
+            for (int64_t j = begin; j < end; j++) prob[j] = scale * prob[j] + a->reference[j];
             for (int64_t j = begin; j < end; j += LANES) {
                 if (end - j >= LANES)
                     draw_sites(&lanes, LANES, prob + j);
                 else
                     draw_sites(&lanes, end - j, prob + j);
             }
+            const int32_t *order = a->order;
             float changed = 0;
             for (int64_t j = begin; j < end; j++) {
                 changed += fabsf(x[order[j]] - prob[j]);
                 x[order[j]] = prob[j];
             }
-            hops[b] += changed;
+            hops += changed;
         }
+        a->hops[b] = hops;
     }
 }
 

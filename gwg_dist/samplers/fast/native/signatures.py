@@ -1,7 +1,7 @@
 """What the kernels in C take: one table, against which every argument is checked before its address is passed.
 
 A line is an argument: its name, then "size", "number", or a type and a shape of names of sizes, products and numbers
-(``a/b`` is rounded up).
+(``a/b`` is rounded up). Every kernel has a size "chains"; "threads" is given, for what each thread needs for itself.
 "real" is float32 or float64, as the kernel's name ends.
 """
 
@@ -21,17 +21,19 @@ TABLE = {
         chains size; sites size; degree size; colours size
         ends int64 colours; order int32 sites; neighbours int32 degree,sites; rows float32 degree,sites
         bias float32 sites; reference float32 sites; scale float32 chains; seeds int64 chains
-        prob float32 sites; hops float32 chains; x float32 chains,sites""",
+        prob float32 threads,sites; hops float32 chains; x float32 chains,sites""",
     "dense_binary_step": """
         chains size; sites size; block size
         rows real sites,sites; scale real chains; temperature number; noise float64 3,chains
         signs real chains,sites; slopes real chains,sites; weights real chains,sites; sums float64 chains,sites/block
-        shifts float64 chains; scratch real sites+sites/block; decision float64 2,chains""",
+        shifts float64 chains; fresh real threads,sites; fresh_sums real threads,sites/block
+        decision float64 2,chains""",
     "dense_categorical_step": """
         chains size; sites size; categories size
         rows real sites*categories,sites*categories; scale real chains; temperature number; noise float64 3,chains
         codes int64 chains,sites; slopes real chains,sites*categories; weights real chains,sites*categories
-        sums float64 chains,sites; shifts float64 chains; scratch real 2*sites*categories+sites
+        sums float64 chains,sites; shifts float64 chains; moved real threads,sites*categories
+        fresh real threads,sites*categories; fresh_sums real threads,sites
         decision float64 2,chains""",
     "binary_weigh": """
         chains size; sites size; block size
@@ -46,7 +48,8 @@ TABLE = {
         grads_new real chains,sites; change float64 chains; reference real sites; scale real chains; temperature number
         noise float64 3,chains; moved int64 chains; signs real chains,sites; grads real chains,sites
         weights real chains,sites; sums float64 chains,sites/block; shifts float64 chains; f float64 chains
-        scratch real sites+2*sites/block; decision float64 2,chains""",
+        fresh real threads,sites; fresh_sums float64 threads,sites/block
+        decision float64 2,chains""",
     "hidden_propose": """
         chains size; sites size; units size; block size
         columns real sites,units; bias real sites; noise float64 3,chains; signs real chains,sites
