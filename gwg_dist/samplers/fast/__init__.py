@@ -12,7 +12,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from gwg_dist.samplers.base import Kernel
-from gwg_dist.samplers.fast import binary, compiled, dense, graphs, sparse, sweep
+from gwg_dist.samplers.fast import binary, compiled, dense, graphs, pair_sweep, sparse, sweep
 from gwg_dist.samplers.fast.compiled import Compiled
 from gwg_dist.samplers.fast.graphs import Graphed
 from gwg_dist.target import Target
@@ -21,7 +21,15 @@ __all__ = ["PATHS", "Compiled", "Graphed", "fastest"]
 
 Path = Callable[[Kernel, Target, Tensor, Tensor | None], Kernel | None]
 
-PATHS: tuple[Path, ...] = (sweep.path, dense.path, sparse.path, binary.path, graphs.path, compiled.path)
+PATHS: tuple[Path, ...] = (
+    sweep.path,
+    pair_sweep.path,
+    dense.path,
+    sparse.path,
+    binary.path,
+    graphs.path,
+    compiled.path,
+)
 
 
 def fastest(kernel: Kernel, target: Target, x: Tensor, beta: Tensor | None) -> Kernel:

@@ -227,14 +227,21 @@ KERNEL(colour_sweep) {
 #define BINARY_DECIDE NAMED(binary_decide, REAL)
 #define HIDDEN_PROPOSE NAMED(hidden_propose, REAL)
 #define HIDDEN_COMMIT NAMED(hidden_commit, REAL)
+#define SITE_WEIGHTS NAMED(site_weights, REAL)
+#define SITE_DRAWS NAMED(site_draws, REAL)
+#define SWEEP_TILE NAMED(sweep_tile, REAL)
+#define PAIR_SWEEP NAMED(pair_sweep, REAL)
 #define TOTAL_REAL NAMED(total, REAL)
 #define FIRST_REAL NAMED(first, REAL)
 
+#define TILE 16 /* chains of a sweep of dense pairs that go together */
 #define REAL float
 #define EXP exp_of_negative
 #include "all_moves.h"
+#include "pair_sweep.h"
 #undef REAL
 #undef EXP
 #define REAL double
 #define EXP exp
 #include "all_moves.h"
+#include "pair_sweep.h"

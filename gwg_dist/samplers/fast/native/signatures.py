@@ -22,6 +22,10 @@ TABLE = {
         ends int64 colours; order int32 sites; neighbours int32 degree,sites; rows float32 degree,sites
         bias float32 sites; reference float32 sites; scale float32 chains; seeds int64 chains
         prob float32 threads,sites; hops float32 chains; x float32 chains,sites""",
+    "pair_sweep": """
+        chains size; sites size; width size; metropolised number
+        rows real sites*width,sites*width; reference real sites*width; scale real chains; noise float64 sites,chains
+        codes int32 chains,sites; fields real chains,sites*width; hops real chains""",
     "dense_binary_step": """
         chains size; sites size; block size
         rows real sites,sites; scale real chains; temperature number; noise float64 3,chains
