@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gwg_dist.samplers import PAS, Move, run_chain
+from gwg_dist.energies import IsingEnergy
+from gwg_dist.samplers import GWG, PAS, Move, Sampler, State, Target, run_chain
 from gwg_dist.samplers.path_auxiliary import PathProposal, log_prob_ordered
 from gwg_dist.spaces import Binary, Categorical, Space
 from gwg_dist.testing import CheckError, check_detailed_balance, kernels
@@ -152,3 +153,52 @@ def test_settings_outside_their_range() -> None:
     x = target.encode(target.space.all_codes())
     with pytest.raises(ValueError, match="max_length must be at most the 3 sites, got 4"):
         run_chain(PAS(), target, x, num_steps=1, generator=torch.Generator())
+
+
+# -- blocked basins: cliques of spins that hold each other, with a barrier of 24 nats for a single flip ----------------
+
+SIZE = 4
+
+
+def cliques(num: int) -> Target:
+    """log p = 1.5 ∑_cliques s^T J s with J = 1 between the four spins of a clique."""
+    energy = IsingEnergy(Binary(num * SIZE))
+    clique = torch.arange(num * SIZE) // SIZE
+    with torch.no_grad():
+        energy.pairs.copy_((clique[:, None] == clique).float() * 1.5)
+    return Target(energy)
+
+
+def crossings_and_flips(sampler: Sampler, target: Target, x: Tensor, num_steps: int) -> tuple[float, float]:
+    """How often a clique changes to the other sign than it last had, and how often a site changes, over all chains."""
+    last, crossings = sides(x), torch.zeros(())
+
+    def look(_: int, state: State) -> None:
+        nonlocal last, crossings
+        now = sides(state.x)
+        crossings = crossings + (now * last < 0).sum()
+        last = torch.where(now != 0, now, last)
+
+    generator = torch.Generator().manual_seed(0)
+    end = run_chain(sampler, target, x, num_steps=num_steps, generator=generator, before_step=look, backend="eager")
+    look(num_steps, end.state)
+    return float(crossings), float(end.hops.sum()) * num_steps
+
+
+def sides(x: Tensor) -> Tensor:
+    """The sign of every clique, ``(B, num)``; 0 for two against two."""
+    return (2 * x - 1).unflatten(1, (-1, SIZE)).sum(2).sign()
+
+
+def test_paths_cross_between_basins_that_single_flips_cannot_leave() -> None:
+    """Fifty times as often a flip, and more. Single flips are started outside of a basin; inside, none is accepted."""
+    target = cliques(4)
+    aligned = target.encode(torch.zeros(300, 4 * SIZE, dtype=torch.uint8))
+    crossed, flips = crossings_and_flips(PAS(max_length=4), target, aligned, 400)
+    assert crossed > 30
+    excited = aligned.repeat(100, 1).index_fill(1, torch.tensor([0]), 1.0)
+    one_crossed, one_flips = crossings_and_flips(GWG(), target, excited, 20)
+    assert one_flips > 20_000
+    upper_bound = (one_crossed + 2 * one_crossed**0.5 + 4) / one_flips
+    assert crossed / flips > 50 * upper_bound
+    assert crossings_and_flips(GWG(), target, aligned, 400)[0] == 0
