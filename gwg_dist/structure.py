@@ -1,4 +1,4 @@
-"""What an energy may know of itself: pairs of sites, dense or sparse, or hidden units; as plain data in f = -E.
+"""What an energy may know of itself: pairs of sites, dense or sparse, hidden units, or layers; as plain data in f = -E.
 
 A structure is a named tuple of tensors, made from the weights as they are and sharing no memory that an optimizer
 writes, so that a compiled or captured step sees new weights as new inputs. ``start`` evaluates f and ∇f at x, ``move``
@@ -47,6 +47,15 @@ class Structure(Protocol):
 
     def move(self, here: Evaluation, x: Tensor, change: Change) -> Evaluation:
         """The evaluation at ``x``, reached from ``here`` by ``change``. Equal to ``start(x)`` up to rounding."""
+        ...
+
+
+@runtime_checkable
+class Network(Structure, Protocol):
+    """A structure of layers: ∇f costs a backward pass after the forward pass that gives f."""
+
+    def f(self, x: Tensor) -> Tensor:
+        """f at ``x``, ``(B,)`` nats, by the forward pass alone."""
         ...
 
 
@@ -217,16 +226,20 @@ class HiddenUnits(NamedTuple):
 
     def move(self, here: Evaluation, x: Tensor, change: Change) -> Evaluation:
         (hidden,) = here.aux
-        if x.ndim == 2:
-            step = (change.new - change.old).to(x.dtype)[:, None]
-            return self._at(x, hidden + step * self.columns[change.site])
-        old, new = (change.site * x.shape[2] + category for category in (change.old, change.new))
-        return self._at(x, hidden + (self.columns[new] - self.columns[old]))
+        return self._at(x, product_after(hidden, self.columns, x, change))
 
     def _at(self, x: Tensor, hidden: Tensor) -> Evaluation:
         softplus, sigmoid = _softplus_sum_and_sigmoid(hidden)
         grad = torch.addmm(self.visible_bias, sigmoid, self.weight)
         return Evaluation(x.flatten(1) @ self.visible_bias + softplus, grad.view_as(x), (hidden,))
+
+
+def product_after(product: Tensor, columns: Tensor, x: Tensor, change: Change) -> Tensor:
+    """W x + b at ``x``, ``(B, H)``, from ``product`` before the change of one site; ``columns`` is W^T ``(N, H)``."""
+    if x.ndim == 2:
+        return product + (change.new - change.old).to(x.dtype)[:, None] * columns[change.site]
+    old, new = (change.site * x.shape[2] + category for category in (change.old, change.new))
+    return product + (columns[new] - columns[old])
 
 
 class MayKnowItself(nn.Module):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gwg_dist.reference import Reference
 from gwg_dist.spaces import Change, Space
-from gwg_dist.structure import Evaluation, Structure, offered
+from gwg_dist.structure import Evaluation, Network, Structure, offered
 
 __all__ = ["Evaluation", "StructuredTarget", "Target"]
 
@@ -179,6 +179,12 @@ class StructuredTarget(Target):
     @property
     def how(self) -> str:
         return type(self.structure).__name__
+
+    def f(self, x: Tensor) -> Tensor:
+        if not isinstance(self.structure, Network):
+            return super().f(x)
+        with torch.no_grad():
+            return self.structure.f(x)
 
     def evaluate(self, x: Tensor) -> Evaluation:
         with torch.no_grad():

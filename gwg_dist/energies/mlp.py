@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gwg_dist.energies.base import Energy
-from gwg_dist.spaces import Space
+from gwg_dist.energies.silu import silu_backward
+from gwg_dist.spaces import Change, Space
+from gwg_dist.structure import Evaluation, product_after
 
 
 class MLPEnergy(Energy):
@@ -40,3 +43,61 @@ class MLPEnergy(Energy):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x.flatten(1))[:, 0]
+
+    def structure(self) -> Perceptron:
+        """The layers, the first of them followed through moves."""
+        first, *others, head = (layer for layer in self.layers if isinstance(layer, nn.Linear))
+        weights = tuple(layer.weight.detach().clone() for layer in (first, *others))
+        biases = tuple(layer.bias.detach().clone() for layer in (first, *others))
+        columns = weights[0].T.contiguous()
+        return Perceptron(weights, biases, columns, -head.weight[0], -head.bias[0], weights)
+
+
+class Perceptron(NamedTuple):
+    """f = -E of an ``MLPEnergy`` and ∇f, by a forward and a backward pass written out.
+
+    The evaluation carries W_1 x + b_1, ``(B, H)``, as its one ``aux``. A move adds a column of W_1, or the difference
+    of two, to it.
+
+    Args:
+        weights: W_l, ``(H, N)`` and ``(H, H)``, of the forward pass.
+        biases: b_l, ``(H,)``.
+        columns: the transpose of W_1, ``(N, H)``, contiguous.
+        head: -w, ``(H,)``.
+        constant: -b, 0-d.
+        back: W_l of the backward pass, the same.
+    """
+
+    weights: tuple[Tensor, ...]
+    biases: tuple[Tensor, ...]
+    columns: Tensor
+    head: Tensor
+    constant: Tensor
+    back: tuple[Tensor, ...]
+
+    def f(self, x: Tensor) -> Tensor:
+        return self._forward(self._first(x))[0]
+
+    def start(self, x: Tensor) -> Evaluation:
+        return self._at(x, self._first(x))
+
+    def move(self, here: Evaluation, x: Tensor, change: Change) -> Evaluation:
+        (first,) = here.aux
+        return self._at(x, product_after(first, self.columns, x, change))
+
+    def _first(self, x: Tensor) -> Tensor:
+        return functional.linear(x.flatten(1), self.weights[0], self.biases[0])
+
+    def _forward(self, first: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """f, and the inputs of the SiLUs."""
+        inputs = [first]
+        for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
+            inputs.append(functional.linear(functional.silu(inputs[-1]), weight, bias))
+        return functional.silu(inputs[-1]) @ self.head + self.constant, inputs
+
+    def _at(self, x: Tensor, first: Tensor) -> Evaluation:
+        f, inputs = self._forward(first)
+        grad = self.head.to(self.back[0].dtype).expand_as(first)
+        for a, weight in zip(reversed(inputs), reversed(self.back), strict=True):
+            grad = silu_backward(grad, a.to(grad.dtype)) @ weight
+        return Evaluation(f, grad.to(x.dtype).view_as(x), (first,))

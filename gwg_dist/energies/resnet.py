@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gwg_dist.energies.base import Energy
+from gwg_dist.energies.folded import AT_ONCE, FoldedResNet, Layers, convolution, embedding_of, fold_front
 from gwg_dist.spaces import Binary, Space
 
 logger = logging.getLogger("gwg_dist")
@@ -36,6 +37,14 @@ class BasicBlock(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         return functional.silu(self.second(functional.silu(self.first(h))) + self.shortcut(h))
+
+    @property
+    def projection(self) -> nn.Conv2d:
+        """The convolution in the shortcut of a strided block."""
+        assert isinstance(self.shortcut, nn.Sequential)
+        project = self.shortcut[1]
+        assert isinstance(project, nn.Conv2d)
+        return project
 
 
 class ResNetEnergy(Energy):
@@ -64,9 +73,10 @@ class ResNetEnergy(Energy):
         ):  # fmt: skip
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
-        self.image_shape = space.shape if len(space.shape) == 3 else (1, *space.shape)
+        channels, height, width = space.shape if len(space.shape) == 3 else (1, *space.shape)
+        self.image_shape = channels, height, width
         channels_in = self.image_shape[0]
-        self.embedding: nn.Module | None = None
+        self.embedding: nn.Conv2d | None = None
         if isinstance(space, Binary) and num_embedding != 4:
             logger.warning("ResNetEnergy.num_embedding has no effect on binary images, got %d", num_embedding)
         if not isinstance(space, Binary):
@@ -81,6 +91,21 @@ class ResNetEnergy(Energy):
     def forward(self, x: Tensor) -> Tensor:
         h = self.blocks(self.stem(self._image(x)))
         return self.head(h.mean((2, 3)))[:, 0]
+
+    def structure(self) -> FoldedResNet:
+        """The network in x alone, by a forward and a backward pass written out."""
+        entry, strided, *others = (block for block in self.blocks if isinstance(block, BasicBlock))
+        layers = Layers(
+            fold_front(self.stem, entry.first, entry.projection, self.image_shape[1:]),
+            convolution(entry.second),
+            convolution(strided.first),
+            convolution(strided.second, strided.projection),
+            strided.projection.weight[:, :, 0, 0].T.clone(memory_format=torch.contiguous_format),
+            tuple((convolution(block.first), convolution(block.second)) for block in others),
+            -self.head.weight[0],
+        )
+        embedding = embedding_of(self.embedding)
+        return FoldedResNet(layers, layers, -self.head.bias[0], embedding, self.image_shape, AT_ONCE)
 
     def _image(self, x: Tensor) -> Tensor:
         if self.embedding is None:

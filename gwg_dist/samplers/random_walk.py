@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gwg_dist.samplers.metropolis import Metropolis, MetropolisState, Move
+from gwg_dist.structure import Network
 from gwg_dist.target import Evaluation, StructuredTarget, Target
 
 
@@ -57,7 +58,7 @@ class RandomWalk(Metropolis):
         return None if self.radius <= num_sites else f"radius must be at most the {num_sites} sites, got {self.radius}"
 
     def evaluate(self, target: Target, x: Tensor) -> Evaluation:
-        if isinstance(target, StructuredTarget):
+        if isinstance(target, StructuredTarget) and not isinstance(target.structure, Network):
             return target.evaluate(x)
         return Evaluation(target.f(x), x.new_empty(len(x), 0))
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gwg_dist.draws import block_size
-from gwg_dist.energies import Energy, IsingEnergy, IsingTorusEnergy, MLPEnergy, PottsEnergy, RBMEnergy
+from gwg_dist.energies import Energy, IsingEnergy, IsingTorusEnergy, MLPEnergy, PottsEnergy, RBMEnergy, ResNetEnergy
 from gwg_dist.evaluation import ais
 from gwg_dist.reference import Reference
 from gwg_dist.samplers import GWG, Info, SurrogateGWG, Target, plan_chains, run_chain
@@ -50,6 +50,8 @@ CASES: dict[str, tuple[type[InPlaceGWG], Energy, float]] = {
     "rbm": (BinaryGWG, RBMEnergy(Binary(6), num_hidden=11), 0.7),
     "wide rbm": (BinaryGWG, RBMEnergy(Binary(3), num_hidden=1100), 0.2),
     "mlp": (BinaryGWG, MLPEnergy(Binary(7), num_hidden=8), 1.0),
+    "deep mlp": (BinaryGWG, MLPEnergy(Binary(6), num_hidden=5, num_layers=3), 1.0),
+    "resnet": (BinaryGWG, ResNetEnergy(Binary((3, 2)), num_channels=3, num_blocks=1), 0.7),
 }
 
 
@@ -158,6 +160,7 @@ LARGE: dict[str, Energy] = {
     "ising": IsingEnergy(Binary(60), scale=0.05),
     "potts": PottsEnergy(Categorical(20, 5), scale=0.2),
     "rbm": RBMEnergy(Binary(100), num_hidden=40, scale=0.3),
+    "mlp": MLPEnergy(Binary(100), num_hidden=12),
 }
 
 
@@ -234,7 +237,7 @@ def test_the_fastest_exact_way_is_picked_without_a_flag(energy: Energy, fixed: s
     for name, beta in ((fixed, torch.ones(())), (annealed, None)):
         plan = plan_chains(GWG(), Target(energy), x, beta=beta)
         assert type(plan.kernel).__name__ == name
-        assert isinstance(plan.target, StructuredTarget) == (not isinstance(energy, MLPEnergy))
+        assert isinstance(plan.target, StructuredTarget)
     plain = plan_chains(GWG(), Target(energy), x, backend="plain")
     assert type(plain.kernel) is GWG
     assert type(plain.target) is Target
@@ -297,7 +300,7 @@ def test_how_chains_run_is_logged_once(caplog) -> None:
             run_chain(GWG(2.125), Target(energy), x, num_steps=1, generator=torch.Generator().manual_seed(0))
     kernel = GWG(2.125) if native.library() is None else BinaryGWG(2.125)
     said = [record.message for record in caplog.records if record.name == "gwg_dist"]
-    assert said == [f"chains: {kernel} on MLPEnergy by autograd"]
+    assert said == [f"chains: {kernel} on MLPEnergy by Perceptron"]
 
 
 def test_nothing_is_compiled_again_for_new_weights_betas_or_averages(compiler: None) -> None:

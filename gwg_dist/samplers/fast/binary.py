@@ -1,8 +1,8 @@
 """Gibbs-With-Gradients on binary points on a CPU: all that is not the gradient, in C, chain by chain.
 
 The same Markov kernel as ``GWG``. Between drawing a site and deciding on it a step needs f and ∇f at the proposal: of a
-network by one forward and one backward, of a restricted Boltzmann machine (``HiddenUnits``) by one product, because
-turning site i adds one column of W to the pre-activations.
+network by one forward and one backward pass, of a restricted Boltzmann machine (``HiddenUnits``) by one product,
+because turning site i adds one column of W to the pre-activations.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from gwg_dist.draws import block_size
-from gwg_dist.samplers.base import Info, Kernel
+from gwg_dist.samplers.base import Info, Kernel, select
 from gwg_dist.samplers.fast import native
 from gwg_dist.samplers.fast.in_place import InPlaceGWG, MoveNoise, may_replace
 from gwg_dist.samplers.fast.native import LATE
 from gwg_dist.samplers.gwg import GWG
-from gwg_dist.spaces import Binary
-from gwg_dist.structure import Evaluation, HiddenUnits
+from gwg_dist.spaces import Binary, Change
+from gwg_dist.structure import Evaluation, HiddenUnits, Network
 from gwg_dist.target import StructuredTarget, Target
 
 
@@ -38,6 +38,7 @@ class BinaryState:
         position: the signs 1 - 2x, ``(B, D)``.
         grad: ∇f, ``(B, D)``, untempered.
         f: ``(B,)`` float64.
+        aux: what the target's ``move`` wants of the current state besides, each ``(B, ...)``.
         weights: exp(d / τ - shift) of every move, ``(B, D)``.
         sums: sums of the weights by block, ``(B, blocks)`` float64.
         shift: ``(B,)`` float64.
@@ -54,6 +55,7 @@ class BinaryState:
         self.position = (1 - 2 * x).contiguous()
         self.grad = evaluation.grad.to(x.dtype).clone(memory_format=torch.contiguous_format)
         self.f = evaluation.f.double().clone()
+        self.aux = evaluation.aux
         self.weights = torch.empty_like(self.position)
         self.sums, self.shift = self.f.new_empty(num, -(-num_sites // size)), torch.empty_like(self.f)
         self.scale, self.moved = x.new_empty(num), torch.empty(num, dtype=torch.int64)
@@ -136,16 +138,25 @@ class BinaryGWG(InPlaceGWG):
         if isinstance(state, HiddenState):
             state.propose_hidden(noise.uniform)
             change, grad = state.change, torch.addmm(state.bias, state.sigmoid, state.weight)
+            there = None
         else:
             proposal = torch.empty_like(state.position)
             state.propose(noise.uniform, proposal)
-            evaluation = target.evaluate(proposal)
-            change, grad = evaluation.f.double() - state.f, evaluation.grad.contiguous()
+            there = target.move(Evaluation(state.f, state.grad, state.aux), proposal, turned(proposal, state.moved))
+            change, grad = there.f.double() - state.f, there.grad.contiguous()
         decision = state.f.new_empty(2, len(state.f))
         state.decide(grad, change, noise.uniform, decision)
         if isinstance(state, HiddenState):
             state.commit(decision)
+        elif there is not None:
+            state.aux = select(decision[1] > 0, there.aux, state.aux)
         return state, Info(decision[0], decision[1])
+
+
+def turned(proposal: Tensor, site: Tensor) -> Change:
+    """The change that led to ``proposal`` by turning one site a chain."""
+    new = proposal.gather(1, site[:, None])[:, 0].long()
+    return Change(site, 1 - new, new)
 
 
 def hidden_units(target: Target) -> HiddenUnits | None:
@@ -156,8 +167,8 @@ def hidden_units(target: Target) -> HiddenUnits | None:
 
 
 def path(kernel: Kernel, target: Target, x: Tensor, beta: Tensor | None) -> Kernel | None:
-    """On binary points where there is a C compiler, for hidden units and for what is evaluated afresh."""
+    """On binary points where there is a C compiler, for hidden units, for layers and for what is evaluated afresh."""
     if not may_replace(kernel, x) or not isinstance(kernel, GWG) or not isinstance(target.space, Binary):
         return None
-    suits = hidden_units(target) is not None or not isinstance(target, StructuredTarget)
+    suits = not isinstance(target, StructuredTarget) or isinstance(target.structure, HiddenUnits | Network)
     return BinaryGWG(kernel.temperature) if suits and native.library() is not None else None

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gwg_dist.samplers.base import Info, Kernel
 from gwg_dist.samplers.fast import native
+from gwg_dist.structure import Network
 from gwg_dist.target import StructuredTarget, Target
 
 LARGE_ENOUGH = 50_000  # numbers in x; below it a run hardly earns back ten seconds of compiling
@@ -64,7 +65,7 @@ def _temper(kernel: Kernel, target: Target, state: Any, beta: Tensor) -> Any:
 
 
 def path(kernel: Kernel, target: Target, x: Tensor, beta: Tensor | None) -> Kernel | None:
-    """Compiled where large chains move by a structure on a CPU that has a C compiler."""
-    suits = isinstance(target, StructuredTarget) and x.numel() >= LARGE_ENOUGH
-    suits = suits and not kernel.in_place and not kernel.in_parts
+    """Compiled where large chains move by a structure without layers on a CPU that has a C compiler."""
+    suits = isinstance(target, StructuredTarget) and not isinstance(target.structure, Network)
+    suits = suits and x.numel() >= LARGE_ENOUGH and not kernel.in_place and not kernel.in_parts
     return Compiled(kernel) if suits and x.is_cpu and native.compiler() is not None else None
