@@ -209,12 +209,12 @@ def test_time_is_shared_between_training_and_estimates() -> None:
     objects = Namespace(choices=choices, data=data)
     speed = budget.Speed(iteration=0.01, temperature=0.002, held_out=0.5)
     found = {c.key: c.value for c in budget.decide(config, objects, speed, 100.0)}
-    assert found["trainer.max_steps"] == 8500
-    assert found["evaluation.final_temperatures"] == (5 - 0.5) / 0.002
-    assert found["model.chains.init_args.size"] == 2800
+    assert found["trainer.max_steps"] == 7000
+    assert found["evaluation.final_temperatures"] == (12 - 0.5) / 0.002
+    assert found["model.chains.init_args.size"] == 2300
     assert "evaluation.num_temperatures" not in found, "what is given stays"
     later = {c.key: c.value for c in budget.decide(config, objects, speed, 100.0, start=1000)}
-    assert later["trainer.max_steps"] == 9500
+    assert later["trainer.max_steps"] == 8000
 
 
 def test_killed_while_it_measures_a_run_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
