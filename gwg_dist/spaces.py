@@ -159,6 +159,10 @@ class Space(ABC):
         """d(x) by site: of flipping it, ``(B, D)``; or of every category, ``(B, D, K)``, 0 for the one it has."""
 
     @abstractmethod
+    def site_distances(self, x: Tensor) -> Tensor:
+        """|x'_i - x_i|² by site: 1 of flipping it, ``(B, D)``; or 2 of every category, 0 of its own, ``(B, D, K)``."""
+
+    @abstractmethod
     def draw_sites(self, x: Tensor, logits: Tensor, uniform: Tensor) -> Tensor:
         """Every site drawn on its own, in a new tensor.
 
@@ -259,6 +263,9 @@ class Binary(Space):
     def site_differences(self, x: Tensor, grad: Tensor) -> Tensor:
         return self.first_order_differences(x, grad)
 
+    def site_distances(self, x: Tensor) -> Tensor:
+        return torch.ones_like(x)
+
     def draw_sites(self, x: Tensor, logits: Tensor, uniform: Tensor) -> Tensor:
         return torch.where(uniform < logits.double().sigmoid(), 1 - x, x)
 
@@ -324,6 +331,9 @@ class Categorical(Space):
 
     def site_differences(self, x: Tensor, grad: Tensor) -> Tensor:
         return grad - (x * grad).sum(-1, keepdim=True)
+
+    def site_distances(self, x: Tensor) -> Tensor:
+        return 2 - 2 * x
 
     def draw_sites(self, x: Tensor, logits: Tensor, uniform: Tensor) -> Tensor:
         return self.encode(_draw_last(logits, uniform), x.dtype)

@@ -71,8 +71,10 @@ def anneal(
         backend: see ``run_chain``.
 
     Raises:
-        ValueError: betas, chains or a point that do not fit, ``every`` or ``look`` below 1.
+        ValueError: betas, chains or a point that do not fit, ``every`` or ``look`` below 1, a kernel that is not exact.
     """
+    if not sampler.exact:
+        raise ValueError(f"an annealed estimate needs a sampler that leaves p_beta invariant, {sampler} does not")
     if isinstance(start, Tensor):
         start = AnnealPoint(0, start, torch.zeros(len(start), dtype=torch.float64, device=start.device))
     _check_betas(betas)

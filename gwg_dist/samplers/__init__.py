@@ -9,6 +9,7 @@ from gwg_dist.samplers.gaussian_integral import GaussianIntegralGibbs
 from gwg_dist.samplers.gibbs import Gibbs
 from gwg_dist.samplers.gwg import GWG
 from gwg_dist.samplers.hamming_ball import HammingBall
+from gwg_dist.samplers.langevin import DMALA, DULA
 from gwg_dist.samplers.metropolis import Metropolis, MetropolisState, Move
 from gwg_dist.samplers.multi_gwg import MultiGWG
 from gwg_dist.samplers.path_auxiliary import PAS
@@ -19,6 +20,8 @@ from gwg_dist.target import Evaluation, Target
 
 __all__ = [
     "AVG",
+    "DMALA",
+    "DULA",
     "GWG",
     "PAS",
     "Adapted",

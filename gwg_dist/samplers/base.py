@@ -105,6 +105,8 @@ class Sampler(Kernel):
     tunable: str | None = None
     acceptance_rises: bool = False
     target_acceptance: float = 0.574
+    # Whether p_beta is left invariant. Where it is not, checks of exactness and estimates of log Z refuse the kernel.
+    exact: bool = True
 
     def adapted(self, accept_prob: float, *, gain: float, target: float | None = None) -> Self:
         """This kernel after a step of Robbins and Monro (1951) on its tunable field; see ``shifted``.

@@ -112,7 +112,7 @@ class Metropolis(Sampler):
         self, target: Target, state: MetropolisState, move: Move, uniform: Tensor
     ) -> tuple[MetropolisState, Info]:
         """Make the moves of the chains whose ``uniform`` number lies below the probability of acceptance."""
-        there = self._at(target, move.x_new, self.follow(target, state.evaluation, move), state.beta)
+        there = self.arrive(target, state, move)
         log_ratio = self._log_ratio(target, state, there, move)
         log_q, log_q_back = self.log_prob(target, state, move), self.log_prob(target, there, move.reversed())
         accept_prob = accept_probability(log_ratio + log_q_back - log_q)
@@ -120,6 +120,10 @@ class Metropolis(Sampler):
         x, evaluation, proposal = select(accepted, there[:3], state[:3])
         hops = 1 if move.change is not None else target.space.hamming(move.x, move.x_new)
         return MetropolisState(x, evaluation, proposal, state.beta), Info(accept_prob, hops * accepted.to(x.dtype))
+
+    def arrive(self, target: Target, state: MetropolisState, move: Move) -> MetropolisState:
+        """The state after ``move``, were it made."""
+        return self._at(target, move.x_new, self.follow(target, state.evaluation, move), state.beta)
 
     def _at(self, target: Target, x: Tensor, evaluation: Evaluation, beta: Tensor) -> MetropolisState:
         return MetropolisState(x, evaluation, self.proposal(target, x, evaluation, beta), beta)

@@ -35,8 +35,10 @@ def check_kernel(
         seed: seed of the noise.
 
     Raises:
-        CheckError: what is wrong, on which model, at which beta.
+        CheckError: what is wrong, on which model, at which beta; a kernel that does not claim to be exact.
     """
+    if not sampler.exact:
+        raise CheckError(f"{sampler} is not exact by its own account: it leaves another distribution invariant")
     targets = [("the given model", target)] if target is not None else list(small_targets(sampler, seed=seed))
     if not targets:
         raise CheckError(f"{sampler} refuses all models of the package: give check_kernel a target")
@@ -170,10 +172,18 @@ class _Found(NamedTuple):
     move: Move
     times: Tensor
 
+    def reversed(self) -> _Found:
+        """The ways back, not drawn."""
+        return _Found(self.destination, self.source, self.move.reversed(), torch.zeros_like(self.times))
+
 
 def _find_moves(sampler: Metropolis, target: Target, beta: float, seed: int) -> _Found:
-    """Draw moves from every state until their probabilities sum to one."""
-    space, generator = target.space, torch.Generator().manual_seed(seed)
+    """Draw moves from every state until their probabilities sum to one.
+
+    Each draw is made a second time with its noise pushed to the ends of [0, 1), where rare moves are; and the way back
+    of a move of nothing but sites is a move. These find moves and are not counted.
+    """
+    space, generator, pushing = target.space, torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed)
     repeats = max(CHAINS_AT_ONCE // space.num_states, 1)
     source = torch.arange(space.num_states).repeat_interleave(repeats)
     x = target.encode(space.all_codes()).repeat_interleave(repeats, 0)
@@ -181,9 +191,14 @@ def _find_moves(sampler: Metropolis, target: Target, beta: float, seed: int) -> 
     with torch.no_grad():
         state = sampler.init(target, x, torch.tensor(beta, dtype=torch.float64))
         for _ in range(MAX_ROUNDS):
-            move = sampler.propose(target, state, sampler.draw(state, generator))
-            drawn = _Found(source, number_of(target, move.x_new), move, torch.ones_like(source))
-            found = _distinct(drawn if found is None else _joined(found, _distinct(drawn)))
+            noise = sampler.draw(state, generator)
+            for times, as_drawn in enumerate((_pushed(noise, pushing), noise)):
+                move = sampler.propose(target, state, as_drawn)
+                drawn = _Found(source, number_of(target, move.x_new), move, torch.full_like(source, times))
+                found = _distinct(drawn if found is None else _joined(found, _distinct(drawn)))
+            assert found is not None
+            if not found.move.aux and found.move.path is None:
+                found = _distinct(_joined(found, found.reversed()))
             log_q = sampler.log_prob(target, _rows(state, found.source * repeats), found.move)
             sums = torch.zeros_like(sums).index_add_(0, found.source, log_q.double().exp())
             if (sums - 1).abs().max() < SUM_TOLERANCE:
@@ -193,6 +208,20 @@ def _find_moves(sampler: Metropolis, target: Target, beta: float, seed: int) -> 
         f"exp(log_prob) of the moves that propose makes from {space.all_codes()[worst].tolist()} sums to "
         f"{float(sums[worst]):.6g}, it must be 1: log_prob is not the probability of the moves, or it is not normalised"
     )
+
+
+def _pushed(noise: T, generator: torch.Generator) -> T:
+    """Every tensor of uniform numbers in nested tuples with each number drawn towards 0 or 1, by chance."""
+    if isinstance(noise, Tensor):
+        if not noise.is_floating_point() or noise.min() < 0 or noise.max() >= 1:
+            return noise
+        power, end = torch.rand(2, *noise.shape, generator=generator, dtype=noise.dtype)
+        low = noise ** (16**power)
+        return cast(T, torch.where(end < 0.5, low, (1 - low).clamp(max=1 - 2**-53)))
+    if not isinstance(noise, tuple):
+        return noise
+    parts = [_pushed(part, generator) for part in noise]
+    return cast(T, type(noise)(*parts) if hasattr(noise, "_fields") else tuple(parts))
 
 
 def _distinct(found: _Found) -> _Found:
