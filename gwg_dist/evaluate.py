@@ -22,6 +22,7 @@ def evaluate(
     num_chains: int = 500,
     num_temperatures: int = 5000,
     schedule: str = "linear",
+    pilot: int = 0,
     device: str | None = None,
     out: str | None = None,
     trust: str = "",
@@ -38,6 +39,7 @@ def evaluate(
         num_chains: AIS chains, on all processes together.
         num_temperatures: gradient evaluations a chain.
         schedule: schedule of beta, "linear" or "sigmoid".
+        pilot: gradient evaluations a chain of a run before, which tunes the kernel for each beta, as 400; 0 for none.
         device: "cpu", "cuda", "cuda:1", ...; a CUDA device where there is one.
         out: path of the .json; a file in RUN/evaluation by default.
         trust: modules outside gwg_dist whose classes the run's settings may name, with commas between; "*" for all.
@@ -46,7 +48,7 @@ def evaluate(
     with quick_end():
         from gwg_dist.training.estimate import evaluate_run
 
-    return evaluate_run(run, checkpoint, num_chains, num_temperatures, schedule, device, out, trust, json)
+    return evaluate_run(run, checkpoint, num_chains, num_temperatures, schedule, pilot, device, out, trust, json)
 
 
 def main(args: list[str] | None = None) -> None:

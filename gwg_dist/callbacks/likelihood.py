@@ -17,6 +17,7 @@ from gwg_dist.data import DiscreteData, Splits
 from gwg_dist.evaluation import (
     AISSettings,
     Assessment,
+    TunedPath,
     Unfinished,
     ais_result,
     ais_start,
@@ -65,18 +66,21 @@ def assess_module(
         start = None
         if unfinished is not None:
             start = take_up(unfinished, space, settings, dtype=dtype, generator=generator)
-        if start is None:
+        if unfinished is not None and start is not None:
+            path = TunedPath(module.sampler, tuple(unfinished.values)) if settings.pilot else None
+        else:
             start = ais_start(target, generator=generator, num_chains=settings.num_chains)
-        point = kept = start
+            pilot = make_generator(module.seed, "pilot", iteration, settings.pilot, rank(), device=module.device)
+            path = settings.path(target, module.sampler, generator=pilot, backend=module.backend)
+        point, kept, sampler = start, start, module.sampler if path is None else path
         for point in anneal(
-            target, module.sampler, start, settings.betas(), generator=generator, look=CHECK_EVERY,
-            backend=module.backend,
-        ):  # fmt: skip
+            target, sampler, start, settings.betas(), generator=generator, look=CHECK_EVERY, backend=module.backend
+        ):
             advance(point.t)
             kept = kept if point.generator_state is None else point
             if point.t < settings.num_temperatures and stop is not None and stop():
-                return set_aside(kept, space, settings)
-        return assessment_of(ais_result(space, point), target, held_out(splits))
+                return set_aside(kept, space, settings, path)
+        return assessment_of(ais_result(space, point, path), target, held_out(splits))
 
 
 def held_out(splits: Splits) -> dict[str, tuple[Tensor, Tensor | None]]:
@@ -98,9 +102,11 @@ class AISLikelihood(Callback):
         num_temperatures: gradient evaluations a chain.
         schedule: "linear" or "sigmoid".
         final_temperatures: gradient evaluations a chain in the evaluation after training, of the best weights.
+        pilot: gradient evaluations a chain of a run before each estimate, which tunes the kernel for each beta; 0 for
+            none.
 
     Raises:
-        ValueError: a count outside its range, an unknown schedule.
+        ValueError: a count outside its range, an unknown schedule, a pilot run that is too short.
     """
 
     def __init__(
@@ -111,11 +117,12 @@ class AISLikelihood(Callback):
         num_temperatures: int = 500,
         schedule: str = "linear",
         final_temperatures: int = 2000,
+        pilot: int = 0,
     ) -> None:
         if every < 0:
             raise ValueError(f"every must not be negative, got {every}")
         self.every = every
-        self.settings = AISSettings(num_chains, num_temperatures, schedule)
+        self.settings = AISSettings(num_chains, num_temperatures, schedule, pilot)
         self.final_settings = replace(self.settings, num_temperatures=final_temperatures)
         self.stop: Callable[[], bool] | None = None
         self.due = False

@@ -16,6 +16,8 @@ from gwg_dist.evaluation.mixing import (
     split_rhat,
     time_interval,
 )
+from gwg_dist.evaluation.pilot import pilot_path
+from gwg_dist.evaluation.tuned_path import TunedPath
 from gwg_dist.evaluation.unfinished import Unfinished, set_aside, take_up
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "Assessment",
     "Interval",
     "Likelihood",
+    "TunedPath",
     "Unfinished",
     "ais",
     "ais_result",
@@ -47,6 +50,7 @@ __all__ = [
     "log_likelihood",
     "marginal_rmse",
     "mmd_squared",
+    "pilot_path",
     "set_aside",
     "split_rhat",
     "summarize",

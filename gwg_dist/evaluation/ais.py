@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gwg_dist.evaluation.annealing import AnnealPoint, anneal
+from gwg_dist.evaluation.tuned_path import TunedPath
 from gwg_dist.samplers import Sampler, Target
 from gwg_dist.spaces import Space
 from gwg_dist.tools.distributed import gather_rows, rank, share, world_size
@@ -33,6 +34,7 @@ class AISResult(NamedTuple):
         log_weights: ``(num_chains,)`` float64, of all ranks.
         codes: this rank's chains after the last temperature, ``(share, D)``.
         num_temperatures: temperatures done, each a gradient evaluation a chain.
+        path: kernels for each beta that a pilot run found before; None where there was none.
     """
 
     log_z: float
@@ -41,6 +43,7 @@ class AISResult(NamedTuple):
     log_weights: Tensor
     codes: Tensor
     num_temperatures: int
+    path: TunedPath | None = None
 
     @property
     def collapsed(self) -> bool:
@@ -82,7 +85,7 @@ def summarize(log_weights: Tensor) -> tuple[float, float, float]:
 
 def ais(
     target: Target,
-    sampler: Sampler,
+    sampler: Sampler | TunedPath,
     *,
     generator: torch.Generator,
     num_chains: int = 500,
@@ -103,7 +106,7 @@ def ais(
 
     Args:
         target: target that has a reference.
-        sampler: leaves p_beta invariant for every beta.
+        sampler: leaves p_beta invariant for every beta; or one for each beta, see ``pilot_path``.
         generator: this rank's own, on the device of the model.
         num_chains: AIS chains on all ranks together.
         num_temperatures: T.
@@ -116,7 +119,8 @@ def ais(
     betas = beta_schedule(num_temperatures, schedule)
     start = ais_start(target, generator=generator, num_chains=num_chains)
     points = anneal(target, sampler, start, betas, generator=generator, backend=backend)
-    return ais_result(target.space, deque(points, maxlen=1).pop())
+    path = sampler if isinstance(sampler, TunedPath) else None
+    return ais_result(target.space, deque(points, maxlen=1).pop(), path)
 
 
 def check_num_chains(num_chains: int, num_ranks: int) -> None:
@@ -145,8 +149,8 @@ def ais_start(target: Target, *, generator: torch.Generator, num_chains: int) ->
     return AnnealPoint(0, x, torch.zeros(num, dtype=torch.float64, device=x.device), generator.get_state())
 
 
-def ais_result(space: Space, point: AnnealPoint) -> AISResult:
+def ais_result(space: Space, point: AnnealPoint, path: TunedPath | None = None) -> AISResult:
     """The estimate of log Z at the beta of ``point``, from the chains of all ranks; called on every rank."""
     log_weights = gather_rows(point.log_weights).cpu()
     log_z, stderr, ess = summarize(log_weights)
-    return AISResult(log_z, stderr, ess, log_weights, space.decode(point.x), point.t)
+    return AISResult(log_z, stderr, ess, log_weights, space.decode(point.x), point.t, path)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gwg_dist.evaluation.tuned_path import TunedPath, path_of
 from gwg_dist.samplers import Sampler, Target, plan_chains
 from gwg_dist.samplers.run import Plan, chains_running, log_plan
 from gwg_dist.spaces import Space
@@ -36,7 +37,7 @@ class AnnealPoint(NamedTuple):
 
 def anneal(
     target: Target,
-    sampler: Sampler,
+    sampler: Sampler | TunedPath,
     start: Tensor | AnnealPoint,
     betas: Tensor,
     *,
@@ -59,9 +60,11 @@ def anneal(
     costs one evaluation of the target a segment: T temperatures are T + ceil(T / every) gradient evaluations. What a
     kernel's state holds beyond x, such as the position of a systematic scan, starts anew with every segment.
 
+    Where the sampler depends on beta, another kernel begins from x alone as well, with an evaluation of its own.
+
     Args:
         target: p_beta; its weights do not change between the first point and the last.
-        sampler: leaves p_beta invariant for every beta.
+        sampler: leaves p_beta invariant for every beta; or one for each beta, see ``pilot_path``.
         start: chains ``(B, D)`` or ``(B, D, K)``, exact at beta_0, with weight one; or a point to go on from.
         betas: beta_0, ..., beta_T, ``(T + 1,)`` float64 in [0, 1], rising or falling.
         generator: the one source of randomness, on the device of x. A point with a generator's state sets it.
@@ -85,16 +88,25 @@ def anneal(
     if start.generator_state is not None:
         generator.set_state(start.generator_state)
     with chains_running(target, start.x):
-        plan = plan_chains(sampler, target, start.x, backend=backend)
-    log_plan(plan)
-    return _points(plan, start, betas, generator, every, look or every)
+        plans = _plans(path_of(sampler), target, start.x, betas, backend)
+    log_plan(plans[0])
+    return _points(plans, start, betas, generator, every, look or every)
+
+
+def _plans(path: TunedPath, target: Target, x: Tensor, betas: Tensor, backend: str) -> list[Plan]:
+    """How chains are run at beta_1, ..., beta_T; one plan for each part of the path."""
+    plans: dict[int, Plan] = {}
+    for beta in betas[1:].tolist():
+        if path.part(beta) not in plans:
+            plans[path.part(beta)] = plan_chains(path.at(beta), target, x, backend=backend)
+    return [plans[path.part(beta)] for beta in betas[1:].tolist()]
 
 
 def _points(
-    plan: Plan, point: AnnealPoint, betas: Tensor, generator: torch.Generator, every: int, look: int
+    plans: list[Plan], point: AnnealPoint, betas: Tensor, generator: torch.Generator, every: int, look: int
 ) -> Iterator[AnnealPoint]:
     """Segment by segment. Nothing global is held while the caller has the turn: no mode of gradients, no graph."""
-    chains = _Chains(plan, point.x, betas, generator)
+    chains = _Chains(plans, point.x, betas, generator)
     while point.t < len(betas) - 1:
         end = min((point.t // every + 1) * every, len(betas) - 1)
         chains.begin(point)
@@ -110,33 +122,41 @@ class _Chains:
     """The chains of one segment: the kernel's state, and the weights so far."""
 
     t: int
+    plan: Plan
     state: Any
     log_weights: Tensor
 
-    def __init__(self, plan: Plan, x: Tensor, betas: Tensor, generator: torch.Generator) -> None:
-        self.plan, self.generator = plan, generator
+    def __init__(self, plans: list[Plan], x: Tensor, betas: Tensor, generator: torch.Generator) -> None:
+        self.plans, self.generator = plans, generator
         self.betas, self.increments = betas.to(x), betas.diff().tolist()
 
     def begin(self, point: AnnealPoint) -> None:
         """Evaluate the target at the point."""
-        self.t = self.first = point.t
+        self.t = point.t
         self.log_weights = point.log_weights.clone()
-        with chains_running(self.plan.target, point.x):
-            self.state = self.plan.kernel.init(self.plan.target, point.x, self.betas[self.t + 1])
+        with chains_running(self.plans[self.t].target, point.x):
+            self._enter(self.t, point.x)
 
     def advance(self, end: int) -> None:
         """Run temperatures up to ``end`` without waiting for the device."""
-        kernel, target = self.plan
-        with chains_running(target, self.log_weights):
+        with chains_running(self.plan.target, self.log_weights):
             for t in range(self.t, end):
+                if self.plans[t] is not self.plan:
+                    self._enter(t, self.plan.kernel.release(self.state).x.clone())
+                kernel, target = self.plan
                 self.log_weights.add_(self.state.f, alpha=self.increments[t])
                 if t > self.first:
                     if target.refresh_every and (t - self.first) % target.refresh_every == 0:
                         self.state = kernel.refresh(target, self.state)
                     self.state = kernel.temper(target, self.state, self.betas[t + 1])
                 self.state, _ = kernel.step(target, self.state, kernel.draw(self.state, self.generator))
-            self.state = kernel.release(self.state)  # another run may come before the next turn
+            self.state = self.plan.kernel.release(self.state)  # another run may come before the next turn
         self.t = end
+
+    def _enter(self, t: int, x: Tensor) -> None:
+        """Begin from x alone, with the kernel of the next temperature."""
+        self.first, self.plan = t, self.plans[t]
+        self.state = self.plan.kernel.init(self.plan.target, x, self.betas[t + 1])
 
 
 def _check_betas(betas: Tensor) -> None:

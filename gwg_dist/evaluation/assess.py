@@ -14,6 +14,8 @@ from torch import Tensor
 from gwg_dist.batch import weighted_mean
 from gwg_dist.evaluation.ais import AISResult, ais, beta_schedule
 from gwg_dist.evaluation.likelihood import Likelihood, likelihood_and_gain
+from gwg_dist.evaluation.pilot import check_pilot, pilot_path
+from gwg_dist.evaluation.tuned_path import TunedPath
 from gwg_dist.samplers import Sampler, Target
 
 ERRORS_ABOVE_ZERO, ROUNDING = 4.0, 1e-3  # standard errors and nats above 0 that an estimate may have by chance
@@ -30,23 +32,34 @@ class AISSettings:
         num_chains: AIS chains on all ranks together.
         num_temperatures: gradient evaluations a chain.
         schedule: "linear" or "sigmoid".
+        pilot: gradient evaluations a chain of a run before, which tunes the kernel for each beta; 0 for none.
 
     Raises:
-        ValueError: fewer than two chains or one temperature, an unknown schedule.
+        ValueError: fewer than two chains or one temperature, an unknown schedule, a pilot run that is too short.
     """
 
     num_chains: int = 200
     num_temperatures: int = 1000
     schedule: str = "linear"
+    pilot: int = 0
 
     def __post_init__(self) -> None:
         if self.num_chains < 2:
             raise ValueError(f"num_chains must be at least 2 for a standard error, got {self.num_chains}")
         beta_schedule(self.num_temperatures, self.schedule)
+        check_pilot(self.pilot)
 
     def betas(self) -> Tensor:
         """beta_0 = 0 < ... < beta_T = 1, ``(T + 1,)`` float64."""
         return beta_schedule(self.num_temperatures, self.schedule)
+
+    def path(
+        self, target: Target, sampler: Sampler, *, generator: torch.Generator, backend: str = "auto"
+    ) -> TunedPath | None:
+        """The kernels that a pilot run finds, with a generator of its own; None where there is to be none."""
+        if not self.pilot:
+            return None
+        return pilot_path(target, sampler, generator=generator, num_temperatures=self.pilot, backend=backend)
 
 
 @dataclass(frozen=True)
@@ -111,9 +124,10 @@ def assess(
     Raises:
         ValueError: a target without a reference, fewer chains than ranks.
     """
+    path = settings.path(target, sampler, generator=generator, backend=backend)
     estimate = ais(
         target,
-        sampler,
+        sampler if path is None else path,
         generator=generator,
         num_chains=settings.num_chains,
         num_temperatures=settings.num_temperatures,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gwg_dist.evaluation.annealing import AnnealPoint
 from gwg_dist.evaluation.assess import AISSettings
+from gwg_dist.evaluation.tuned_path import TunedPath
 from gwg_dist.spaces import Space
 from gwg_dist.tools.distributed import gather_rows, rank, share, world_size
 
@@ -26,6 +27,8 @@ class Unfinished(NamedTuple):
         packed: packed codes of all chains, ``(N, ...)`` in the form of ``Space.pack``.
         log_weights: ``(N,)`` float64 nats.
         generators: state of every rank's generator, ``(ranks, bytes)`` uint8.
+        pilot: gradient evaluations a chain of the pilot run that came before; 0 for none.
+        values: what it found, see ``TunedPath``; empty where there was none.
     """
 
     num_temperatures: int
@@ -34,9 +37,11 @@ class Unfinished(NamedTuple):
     packed: Tensor
     log_weights: Tensor
     generators: Tensor
+    pilot: int = 0
+    values: tuple[float, ...] = ()
 
 
-def set_aside(point: AnnealPoint, space: Space, settings: AISSettings) -> Unfinished:
+def set_aside(point: AnnealPoint, space: Space, settings: AISSettings, path: TunedPath | None = None) -> Unfinished:
     """What all ranks need to go on from ``point``; called on every rank at the same t.
 
     Raises:
@@ -46,8 +51,11 @@ def set_aside(point: AnnealPoint, space: Space, settings: AISSettings) -> Unfini
         raise ValueError(f"only the end of a segment can be set aside, got a point inside one, t = {point.t}")
     packed = space.pack(space.decode(point.x))
     state = point.generator_state[None].to(point.x.device)
-    rows = (gather_rows(part).cpu() for part in (packed, point.log_weights, state))
-    return Unfinished(settings.num_temperatures, settings.schedule, point.t, *rows)
+    packed, log_weights, generators = (gather_rows(part).cpu() for part in (packed, point.log_weights, state))
+    values = () if path is None else path.values
+    return Unfinished(
+        settings.num_temperatures, settings.schedule, point.t, packed, log_weights, generators, settings.pilot, values
+    )
 
 
 def take_up(
@@ -62,8 +70,8 @@ def take_up(
         dtype: floating type of x.
         generator: this rank's, on the device of the chains; it is not changed.
     """
-    made_with = (unfinished.num_temperatures, unfinished.schedule, len(unfinished.packed))
-    if made_with != (settings.num_temperatures, settings.schedule, settings.num_chains):
+    made_with = (unfinished.num_temperatures, unfinished.schedule, len(unfinished.packed), unfinished.pilot)
+    if made_with != (settings.num_temperatures, settings.schedule, settings.num_chains, settings.pilot):
         return None
     if unfinished.generators.shape != (world_size(), len(generator.get_state())):
         return None

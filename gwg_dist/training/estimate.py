@@ -40,6 +40,7 @@ def evaluate_run(
     num_chains: int,
     num_temperatures: int,
     schedule: str,
+    pilot: int,
     device: str | None,
     out: str | None,
     trust: str,
@@ -53,12 +54,13 @@ def evaluate_run(
     """
     with meeting(device) as mine:
         try:
-            settings = AISSettings(num_chains, num_temperatures, schedule)
+            settings = AISSettings(num_chains, num_temperatures, schedule, pilot)
             check_num_chains(num_chains, world_size())
         except ValueError as error:
             raise InputError(str(error)) from error
         loaded = load_run(run, checkpoint, device=mine, trust=trust)
         name = f"{loaded.path.stem}-{loaded.checkpoint['global_step']:07d}-{num_chains}x{num_temperatures}-{schedule}"
+        name += f"-pilot{pilot}" if pilot else ""
         usual = Path(run) / EVALUATION / f"{name}.json"
         path = where_to(Path(out) if out is not None else None, usual)
         if rank() == 0:

@@ -17,7 +17,7 @@ from lightning.pytorch import Trainer
 from rich.table import Table
 
 from gwg_dist.callbacks import assess_module
-from gwg_dist.evaluation import Assessment, Unfinished, collapse_warning, describe
+from gwg_dist.evaluation import Assessment, TunedPath, Unfinished, collapse_warning, describe
 from gwg_dist.evaluation.ais import OPTIMISTIC
 from gwg_dist.spaces import Space
 from gwg_dist.tools.distributed import from_rank_0, launched_rank, rank
@@ -81,8 +81,16 @@ def assessment_json(assessment: Assessment, space: Space, checkpoint: dict[str, 
             "collapsed": assessment.collapsed,
             "num_chains": len(assessment.estimate.log_weights),
             "num_temperatures": assessment.estimate.num_temperatures,
+            **pilot_json(assessment.estimate.path),
         },
     }
+
+
+def pilot_json(path: TunedPath | None) -> dict[str, Any]:
+    """What a pilot run found: the field that depends on beta, and its values in equal parts of [0, 1]."""
+    if path is None:
+        return {}
+    return {"pilot": {"kernel": str(path.sampler), "field": path.sampler.tunable, "values": list(path.values)}}
 
 
 def report(
