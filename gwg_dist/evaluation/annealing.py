@@ -76,8 +76,9 @@ def anneal(
     Raises:
         ValueError: betas, chains or a point that do not fit, ``every`` or ``look`` below 1, a kernel that is not exact.
     """
-    if not sampler.exact:
-        raise ValueError(f"an annealed estimate needs a sampler that leaves p_beta invariant, {sampler} does not")
+    path = path_of(sampler)
+    if not path.sampler.exact:
+        raise ValueError(f"an annealed estimate needs a sampler that leaves p_beta invariant, {path.sampler} does not")
     if isinstance(start, Tensor):
         start = AnnealPoint(0, start, torch.zeros(len(start), dtype=torch.float64, device=start.device))
     _check_betas(betas)
@@ -88,7 +89,7 @@ def anneal(
     if start.generator_state is not None:
         generator.set_state(start.generator_state)
     with chains_running(target, start.x):
-        plans = _plans(path_of(sampler), target, start.x, betas, backend)
+        plans = _plans(path, target, start.x, betas, backend)
     log_plan(plans[0])
     return _points(plans, start, betas, generator, every, look or every)
 

@@ -24,7 +24,7 @@ from gwg_dist.evaluation import (
     pilot_path,
 )
 from gwg_dist.reference import Reference
-from gwg_dist.samplers import GWG, MultiGWG, RandomWalk, Target, adapt_kernel, run_chain
+from gwg_dist.samplers import DMALA, DULA, GWG, MultiGWG, RandomWalk, Sampler, Target, adapt_kernel, run_chain
 from gwg_dist.spaces import Binary
 from tests.plugins import Flips
 from tests.support.kernels import make_target
@@ -48,8 +48,8 @@ def z_score(ratios: list[float]) -> float:
     return float((found.mean() - 1) / (found.std() / math.sqrt(len(found))))
 
 
-@pytest.mark.parametrize("sampler", [Flips(0.3), RandomWalk(2)], ids=lambda s: type(s).__name__)
-def test_the_mean_of_the_estimates_is_z(sampler: Flips | RandomWalk) -> None:
+@pytest.mark.parametrize("sampler", [Flips(0.3), DMALA(0.5), RandomWalk(2)], ids=lambda s: type(s).__name__)
+def test_the_mean_of_the_estimates_is_z(sampler: Sampler) -> None:
     """Over seeds, each with a pilot run of its own, against enumeration."""
     target, ratios, paths = rbm(), [], set()
     for seed in range(SEEDS):
@@ -171,5 +171,8 @@ def test_what_cannot_be_asked_for_is_named() -> None:
         pilot_path(target, RandomWalk(), generator=generator, num_temperatures=7)
     with pytest.raises(ValueError, match="num_levels must be positive, got 0"):
         pilot_path(target, RandomWalk(), generator=generator, num_levels=0)
+    x = torch.zeros(1, 5, dtype=torch.float64)
+    with pytest.raises(ValueError, match="needs a sampler that leaves p_beta invariant, DULA"):
+        anneal(target, TunedPath(DULA(), ()), x, beta_schedule(3), generator=generator)
     with pytest.raises(ValueError, match="GWG has no field that values could be for"):
         TunedPath(GWG(), (1.0,))
