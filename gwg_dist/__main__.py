@@ -56,7 +56,7 @@ def main(args: list[str] | None = None) -> None:
     elif name == "--version":
         print(f"gwg_dist {gwg_dist.__version__}")
     elif name == "--completion":
-        words = dict.fromkeys([*known, *config_names("experiment"), *config_names("sweep")])
+        words = dict.fromkeys([*known, *config_names("experiment"), *config_names("sweep"), *config_names("compare")])
         print(COMPLETION.format(words=" ".join(words)))
     else:
         near = difflib.get_close_matches(name, known, n=1)

@@ -2,9 +2,19 @@
 
 from gwg_dist.energies.base import Energy
 from gwg_dist.energies.ising import IsingEnergy, IsingTorusEnergy
+from gwg_dist.energies.ising_graph import IsingGraphEnergy
 from gwg_dist.energies.mlp import MLPEnergy
 from gwg_dist.energies.potts import PottsEnergy
 from gwg_dist.energies.rbm import RBMEnergy
 from gwg_dist.energies.resnet import ResNetEnergy
 
-__all__ = ["Energy", "IsingEnergy", "IsingTorusEnergy", "MLPEnergy", "PottsEnergy", "RBMEnergy", "ResNetEnergy"]
+__all__ = [
+    "Energy",
+    "IsingEnergy",
+    "IsingGraphEnergy",
+    "IsingTorusEnergy",
+    "MLPEnergy",
+    "PottsEnergy",
+    "RBMEnergy",
+    "ResNetEnergy",
+]

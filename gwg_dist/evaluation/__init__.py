@@ -7,14 +7,14 @@ from gwg_dist.evaluation.distances import category_frequencies, marginal_rmse, m
 from gwg_dist.evaluation.exact import exact_log_prob, exact_log_z, unnormalised_log_prob
 from gwg_dist.evaluation.likelihood import Likelihood, log_likelihood
 from gwg_dist.evaluation.mixing import (
-    Interval,
+    Estimate,
     autocorrelation,
     batch_means_ess,
     batch_means_time,
     ess,
     integrated_time,
     split_rhat,
-    time_interval,
+    time_estimate,
 )
 from gwg_dist.evaluation.pilot import pilot_path
 from gwg_dist.evaluation.tuned_path import TunedPath
@@ -25,7 +25,7 @@ __all__ = [
     "AISSettings",
     "AnnealPoint",
     "Assessment",
-    "Interval",
+    "Estimate",
     "Likelihood",
     "TunedPath",
     "Unfinished",
@@ -55,6 +55,6 @@ __all__ = [
     "split_rhat",
     "summarize",
     "take_up",
-    "time_interval",
+    "time_estimate",
     "unnormalised_log_prob",
 ]

@@ -14,16 +14,37 @@ import torch
 from torch import Tensor
 
 FEWEST_TIMES = 4
+LAGS_AROUND = 8  # lags that bootstrap draws look at, times the pairs in the sum of all chains
 RELIABLE_TIMES = 20
 """An autocorrelation time is believed where every chain is at least so many of them long."""
 
 
-class Interval(NamedTuple):
-    """An estimate and a central interval around it; NaN where nothing was measured."""
+class Estimate(NamedTuple):
+    """A positive number and how uncertain its logarithm is; NaN where nothing was measured.
+
+    Args:
+        value: the estimate.
+        deviation: standard deviation of its logarithm.
+        freedom: degrees of freedom of ``deviation``.
+    """
 
     value: float
-    low: float = math.nan
-    high: float = math.nan
+    deviation: float = math.nan
+    freedom: int = 1
+
+    def interval(self, level: float = 0.9) -> tuple[float, float]:
+        """The central interval: log value ± Student's quantile times the deviation."""
+        factor = math.exp(student_quantile(level, self.freedom) * self.deviation)
+        return self.value / factor, self.value * factor
+
+    def over(self, other: Estimate) -> Estimate:
+        """The ratio to an independent estimate."""
+        deviation = math.hypot(self.deviation, other.deviation)
+        return Estimate(self.value / other.value, deviation, min(self.freedom, other.freedom))
+
+    def reciprocal(self, factor: float = 1.0) -> Estimate:
+        """``factor`` / value."""
+        return Estimate(factor / self.value, self.deviation, self.freedom)
 
 
 def autocovariance(values: Tensor) -> Tensor:
@@ -131,31 +152,60 @@ def split_rhat(values: Tensor) -> float:
     return math.sqrt((half - 1) / half + float(halves.mean(0).var()) / within)
 
 
-def time_interval(runs: list[Tensor], *, level: float = 0.9, draws: int = 100, seed: int = 0) -> Interval:
-    """The geometric mean of the runs' autocorrelation times, and a bootstrap interval over runs and their chains.
-
-    Each draw takes as many runs as there are, with replacement, and of each as many chains (Efron, 1979). The interval
-    is log tau ± t s with s the deviation over draws, corrected for n chains by sqrt(n / (n - 1)), and t Student's
-    quantile with n - 1 degrees of freedom. NaN where a chain never moved. With one chain there is no interval.
+def redrawn_times(values: Tensor, *, draws: int = 100, seed: int = 0) -> list[float]:
+    """``integrated_time`` of as many chains, drawn with replacement, again and again (bootstrap; Efron, 1979).
 
     Args:
-        runs: observables ``(T, B)`` of independent runs.
-        level: probability of the central interval.
+        values: an observable along chains, ``(T, B)``.
+        draws: number of times.
+        seed: seed of the draws.
+    """
+    values = checked(values)
+    gamma, mean, has_moved = autocovariance(values), values.mean(0), moved(values)
+    times = len(gamma)
+    gamma = gamma[: LAGS_AROUND * (_num_pairs(_pooled(gamma, mean, has_moved)) + 8)]
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(draws):
+        chains = torch.randint(values.shape[1], (values.shape[1],), generator=generator)
+        found.append(_geyer(_pooled(gamma[:, chains], mean[chains], has_moved[chains], times=times)))
+    return found
+
+
+def combined_time(times: list[float], redrawn: list[list[float]], *, num_chains: int, seed: int = 0) -> Estimate:
+    """The geometric mean of the autocorrelation times of independent runs, with its bootstrap deviation.
+
+    A draw takes as many runs as there are, with replacement, and of each one of its ``redrawn_times``. The deviation is
+    corrected for the n chains of all runs by sqrt(n / (n - 1)).
+
+    Args:
+        times: the runs' ``integrated_time``.
+        redrawn: the runs' ``redrawn_times``.
+        num_chains: n.
+        seed: seed of the draws.
+    """
+    value = _log_mean(times)
+    if math.isnan(value) or num_chains < 2:
+        return Estimate(value)
+    generator = torch.Generator().manual_seed(seed)
+    logs = torch.tensor(redrawn, dtype=torch.float64).log()
+    num, draws = logs.shape
+    run = torch.randint(num, (draws, num), generator=generator)
+    draw = torch.randint(draws, (draws, num), generator=generator)
+    deviation = float(logs[run, draw].mean(1).std()) * math.sqrt(num_chains / (num_chains - 1))
+    return Estimate(value, deviation, num_chains - 1)
+
+
+def time_estimate(values: Tensor, *, draws: int = 100, seed: int = 0) -> Estimate:
+    """``integrated_time`` with its bootstrap deviation over chains; NaN where a chain never moved.
+
+    Args:
+        values: an observable along chains, ``(T, B)``.
         draws: number of bootstrap draws.
         seed: seed of the draws.
     """
-    runs = [checked(values) for values in runs]
-    kept = [(autocovariance(values), values.mean(0), moved(values)) for values in runs]
-    value = _log_mean([_geyer(_pooled(*parts)) for parts in kept])
-    fewest, num = min(values.shape[1] for values in runs), sum(values.shape[1] for values in runs)
-    if math.isnan(value) or fewest < 2:
-        return Interval(value)
-    generator = torch.Generator().manual_seed(seed)
-    found = [_log_mean([_redrawn(kept[run], generator) for run in _with_replacement(len(kept), generator).tolist()])
-             for _ in range(draws)]  # fmt: skip
-    deviation = float(torch.tensor(found, dtype=torch.float64).log().std()) * math.sqrt(num / (num - 1))
-    factor = math.exp(student_quantile(level, num - 1) * deviation)
-    return Interval(value, value / factor, value * factor)
+    redrawn = redrawn_times(values, draws=draws, seed=seed)
+    return combined_time([integrated_time(values)], [redrawn], num_chains=values.shape[1], seed=seed)
 
 
 def student_quantile(level: float, freedom: int) -> float:
@@ -180,11 +230,12 @@ def checked(values: Tensor) -> Tensor:
     return values
 
 
-def _pooled(gamma: Tensor, mean: Tensor, has_moved: Tensor) -> Tensor:
-    """rho_t from the autocovariances ``(T, B)`` and the means ``(B,)`` of chains."""
-    times, num = gamma.shape
+def _pooled(gamma: Tensor, mean: Tensor, has_moved: Tensor, *, times: int | None = None) -> Tensor:
+    """rho_t from the autocovariances ``(L, B)`` and the means ``(B,)`` of chains of T times; L is T by default."""
+    lags, num = gamma.shape
+    times = lags if times is None else times
     if not bool(has_moved.all()):
-        return gamma.new_full((times,), math.nan)
+        return gamma.new_full((lags,), math.nan)
     unbiased = gamma.mean(1) * (times / (times - 1))
     within = unbiased[0]
     between = mean.var() if num > 1 else gamma.new_zeros(())
@@ -198,21 +249,18 @@ def _geyer(rho: Tensor) -> float:
     """1 + 2 sum rho_t over the initial monotone sequence of ``rho`` ``(T,)``."""
     if bool(rho.isnan().any()):
         return math.nan
-    pairs = rho[: len(rho) // 2 * 2].unflatten(0, (-1, 2)).sum(1)
-    ends = (pairs <= 0).nonzero()
-    first = int(ends[0]) if len(ends) else len(pairs)
-    falling = pairs[:first].cummin(0).values
+    falling = _pairs(rho)[: _num_pairs(rho)].cummin(0).values
     return max(float(2 * falling.sum() - 1), 1 / math.log10(max(len(rho), 10)))
 
 
-def _with_replacement(num: int, generator: torch.Generator) -> Tensor:
-    return torch.randint(num, (num,), generator=generator)
+def _pairs(rho: Tensor) -> Tensor:
+    return rho[: len(rho) // 2 * 2].unflatten(0, (-1, 2)).sum(1)
 
 
-def _redrawn(kept: tuple[Tensor, Tensor, Tensor], generator: torch.Generator) -> float:
-    """The autocorrelation time of chains drawn with replacement."""
-    chains = _with_replacement(len(kept[1]), generator)
-    return _geyer(_pooled(*(part[..., chains] for part in kept)))
+def _num_pairs(rho: Tensor) -> int:
+    """How many sums rho_2k + rho_2k+1 there are before the first that is not positive."""
+    ends = (_pairs(rho) <= 0).nonzero()
+    return int(ends[0]) if len(ends) else len(rho) // 2
 
 
 def _ess_of(time: float, count: int) -> float:
@@ -220,4 +268,4 @@ def _ess_of(time: float, count: int) -> float:
 
 
 def _log_mean(values: list[float]) -> float:
-    return math.exp(sum(math.log(value) for value in values) / len(values))
+    return math.exp(sum(math.log(value) for value in values) / len(values)) if values else math.nan

@@ -20,8 +20,9 @@ from jsonargparse import Namespace, _common, set_parsing_settings
 from gwg_dist.tools.errors import InputError
 
 OPTION, EVERYTHING = "--trust", "*"
+OUR_PARTS = ("data", "spaces", "energies", "samplers", "chains", "objectives", "callbacks", "compare")
 OURS = (
-    *(f"gwg_dist.{part}" for part in ("data", "energies", "samplers", "chains", "objectives", "callbacks")),
+    *(f"gwg_dist.{part}" for part in OUR_PARTS),
     "torch.optim",
     *(f"lightning.pytorch.{part}" for part in ("accelerators", "callbacks", "loggers", "profilers", "strategies")),
     *(f"lightning.{part}.plugins" for part in ("pytorch", "fabric")),

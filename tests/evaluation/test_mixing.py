@@ -14,7 +14,7 @@ from gwg_dist.evaluation.mixing import (
     ess,
     integrated_time,
     split_rhat,
-    time_interval,
+    time_estimate,
 )
 
 
@@ -66,7 +66,7 @@ def test_error_bars_cover_at_their_rate() -> None:
     """Over 200 seeds: the interval of tau, and the mean plus and minus its standard error by the effective size."""
     covered_time = covered_mean = 0
     for seed, values in enumerate(ar1(0.6, 400, 16 * 200, seed=100).split(16, 1)):
-        _, low, high = time_interval([values], draws=40, seed=seed)
+        low, high = time_estimate(values, draws=40, seed=seed).interval(0.9)
         covered_time += low <= true_time(0.6) <= high
         covered_mean += abs(float(values.mean())) < 1.645 * float(values.std()) / math.sqrt(ess(values))
     assert 0.82 < covered_time / 200 < 0.97
@@ -88,7 +88,7 @@ def test_a_chain_that_never_moved_is_not_measured() -> None:
         assert math.isnan(ess(values))
         assert math.isnan(batch_means_ess(values))
         assert math.isnan(integrated_time(values))
-        assert all(math.isnan(value) for value in time_interval([values]))
+        assert math.isnan(time_estimate(values).value)
     assert math.isnan(split_rhat(still))
     assert mixing.moved(some).tolist() == [True, False, True]
 
@@ -97,6 +97,19 @@ def test_a_chain_that_never_moved_is_not_measured() -> None:
 def test_what_is_no_observable_is_refused(values: Tensor) -> None:
     with pytest.raises(ValueError, match="values must"):
         ess(values)
+
+
+def test_runs_together_are_more_certain_and_ratios_less() -> None:
+    runs = [ar1(0.6, 400, 16, seed=seed) for seed in range(4)]
+    alone = [time_estimate(values) for values in runs]
+    redrawn = [mixing.redrawn_times(values) for values in runs]
+    together = mixing.combined_time([estimate.value for estimate in alone], redrawn, num_chains=64)
+    assert together.value == pytest.approx(true_time(0.6), rel=0.1)
+    assert 0.25 < together.deviation / alone[0].deviation < 0.9
+    ratio = alone[0].over(alone[1])
+    low, high = ratio.interval(0.99)
+    assert low < 1 < high
+    assert ratio.deviation > max(alone[0].deviation, alone[1].deviation)
 
 
 def test_students_quantile() -> None:

@@ -13,7 +13,7 @@ FLOORS = [set(line.split("  ")[0].split(", ")) for line in re.findall(r"^    (\S
 MAY_IMPORT = {
     "lightning": {"data", "module", "callbacks", "training", "tune", "doctor", "launch"},
     "ray": {"tune"},
-    "rich": {"tools", "callbacks", "training", "tune", "bench", "doctor"},
+    "rich": {"tools", "callbacks", "training", "tune", "bench", "compare", "doctor"},
 }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from gwg_dist.bench.cli import bench
+from gwg_dist.compare.cli import build_parser as compare_parser
 from gwg_dist.tools.commands import Parser
 from gwg_dist.training.settings import build_parser
 from gwg_dist.tune.cli import Sweep, SweepParser
@@ -54,6 +55,9 @@ def check_command(module: str, arguments: str) -> None:
     args = shlex.split(arguments, comments=True)
     if module == "gwg_dist.fit":
         check_fit(args)
+        return
+    if module == "gwg_dist.compare":
+        compare_parser().parse_args(args)
         return
     if "--" in args:
         assert module in ("gwg_dist.launch", "gwg_dist.tune")

@@ -59,7 +59,7 @@ def test_a_verb_runs_with_its_own_arguments(tmp_path: Path) -> None:
 def test_configs_are_found_by_name_and_a_file_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert set(config_names("experiment")) == {path.stem for path in (ROOT / "configs/experiment").rglob("*.yaml")}
-    for kind in ("experiment", "sweep", "model", "sampler", "evaluation"):
+    for kind in ("experiment", "sweep", "model", "sampler", "evaluation", "compare"):
         for name in config_names(kind):
             assert Path(config_path(name, kind)).samefile(next((ROOT / "configs" / kind).rglob(f"{name}.yaml")))
     Path("digits").write_text("seed: 5")

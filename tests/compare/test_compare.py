@@ -1,0 +1,182 @@
+"""The verb: autocorrelation times that are known, costs, what is not measured, going on, mistakes, every config."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from gwg_dist.compare import cli
+from gwg_dist.compare.cost import Cost, cost_of
+from gwg_dist.compare.measure import Unit, measure
+from gwg_dist.compare.problems import Bernoulli, IsingLattice, PottsLattice, Problem
+from gwg_dist.compare.record import Approach
+from gwg_dist.compare.settings import Comparison, Entry
+from gwg_dist.compare.summary import SLOWEST, summaries
+from gwg_dist.samplers import GWG, BlockGibbs, Gibbs, RandomWalk, Sampler
+from tests.conftest import ROOT
+from tests.plugins import Stay
+from tests.support.runs import fails
+
+CPU = torch.device("cpu")
+CONFIGS = sorted((ROOT / "configs/compare").glob("*.yaml"))
+
+
+def unit(sampler: Sampler, problem: Problem, *, steps: int = 2000, every: int = 1, chains: int = 16) -> Unit:
+    entry = Entry(sampler, objective="none")
+    settings = Comparison(problem, {"it": entry}, num_chains=chains, warmup=10, steps=steps, every=every, rounds=1)
+    return measure("it", entry, problem.pose(100, CPU), settings, seed=0, tick=lambda _: None)
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_the_time_of_gibbs_on_fair_coins(every: int) -> None:
+    """A site in D is drawn afresh each step: a Hamming distance has rho_t = (1 - 1/D)^t, so tau = 2 D - 1 steps."""
+    found = unit(Gibbs(), Bernoulli(num_sites=10, low=0.5, high=0.5), steps=2500, every=every)
+    for name in ("distance", "magnetisation", "stripes"):
+        assert found.observed[name].time == pytest.approx(19, rel=0.15), name
+        assert found.observed[name].rhat < 1.05
+    assert math.isnan(found.observed["f"].time), "f is the same everywhere"
+    assert 0.4 < found.hops < 0.6
+
+
+@pytest.mark.parametrize(
+    ("sampler", "problem", "expected"),
+    [
+        (GWG(), IsingLattice(shape=(4, 4)), Cost(1, 0)),
+        (RandomWalk(radius=2), IsingLattice(shape=(4, 4)), Cost(0, 1)),
+        (Gibbs(), PottsLattice(side=3, num_categories=4), Cost(0, 3)),
+        (BlockGibbs(), IsingLattice(shape=(4, 4)), Cost(None, None)),
+    ],
+    ids=["GWG", "RandomWalk", "Gibbs", "BlockGibbs"],
+)
+def test_evaluations_are_counted(sampler: Sampler, problem: Problem, expected: Cost) -> None:
+    target, generator = problem.pose(2, CPU).target, torch.Generator().manual_seed(0)
+    x = target.encode(target.space.uniform_codes(5, generator=generator))
+    assert cost_of(sampler, target, x, generator=generator) == expected
+
+
+def test_a_chain_that_never_moved_is_not_measured() -> None:
+    problem = Bernoulli(num_sites=6)
+    units = {"GWG": [unit(GWG(), problem, steps=200)], "stay": [unit(Stay(), problem, steps=200)]}
+    moves, stays = summaries(units)
+    assert moves.rates[SLOWEST].note == "" or "short" in moves.rates[SLOWEST].note
+    rate = stays.rates["distance"]
+    assert "16 chains never moved" in rate.note
+    assert stays.to_dict()["rates"]["distance"]["per_second"] == {"value": None, "low": None, "high": None}
+    assert stays.converged is None or stays.converged == 1
+
+
+def test_ratios_and_their_intervals() -> None:
+    """Per step: 2 D - 1 for one site of D a step; a sweep forgets at once."""
+    problem = IsingLattice(shape=(4, 4), sigma=1e-9)
+    units = {"Gibbs": [unit(Gibbs(), problem, steps=2500)], "sweep": [unit(BlockGibbs(), problem, steps=1000)]}
+    gibbs, sweep = (each.rates["distance"] for each in summaries(units))
+    low, high = gibbs.per_step.interval(0.999)
+    assert low < 1000 / 31 < high
+    assert sweep.per_step.value == pytest.approx(1000, rel=0.1)
+    assert gibbs.per_evaluation == gibbs.per_step
+    assert gibbs.per_gradient is None
+    assert sweep.per_evaluation is None
+    assert gibbs.gain_per_second is not None
+    assert gibbs.gain_per_second.value == 1
+    assert sweep.gain_per_second is not None
+
+
+def test_convergence_is_when_the_discrepancy_stays_small() -> None:
+    approach = Approach(Bernoulli(num_sites=4).pose(10, CPU), num_chains=2, steps=100, every=1)
+    approach.steps, approach.mmd = [1, 2, 4, 8], [0.5, 0.01, 0.2, 0.01]
+    assert approach.converged(0.1) == 8
+    assert approach.converged(0.005) is None
+    assert approach.converged(None) is None
+    assert approach.converged(1.0) == 1
+
+
+SMALL = """
+problem:
+  class_path: Bernoulli
+  init_args: {num_sites: 6}
+kernels:
+  one: {sampler: {class_path: GWG}}
+  two: {sampler: {class_path: RandomWalk}}
+num_chains: 4
+warmup: 20
+steps: 64
+rounds: 1
+seeds: [0, 1]
+num_exact: 20
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    return path
+
+
+def test_from_a_file_to_tables_numbers_and_pictures(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args, out = ["--config", str(config), f"--out={tmp_path}/out"], tmp_path / "out"
+    cli.main(args)
+    assert "a second" in capsys.readouterr().err
+    results = json.loads((out / "results.json").read_text())
+    assert [each["kernel"] for each in results["kernels"]] == ["one", "two"]
+    first = results["kernels"][0]["rates"]["distance"]
+    assert first["per_gradient"]["low"] < first["per_gradient"]["value"] < first["per_gradient"]["high"]
+    assert results["machine"]["device"]
+    assert {path.name for path in out.iterdir()} >= {
+        "table.txt", "rmse.png", "mmd.png", "ess.png", "autocorrelation.png", "compare.yaml"
+    }  # fmt: skip
+    assert len(list((out / "units").iterdir())) == 4
+
+    measured = []
+    (out / "units/two-1.json").write_text('{"torn": ')
+    monkeypatch.setattr(cli, "measure", lambda name, *_, seed, **__: measured.append((name, seed)) or lost())
+    with pytest.raises(KeyError, match="lost"):
+        cli.main(args)
+    assert measured == [("two", 1)], "what is there is not measured again"
+    assert "holds another comparison" in fails(cli.main, [*args, "--steps=100"], capsys)
+
+
+def lost() -> Unit:
+    raise KeyError("lost")
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["--steps=3"], "steps must be at least 16 times every, got 3 and 1"),
+        (["--num_chains=1"], "num_chains must be at least 2, got 1"),
+        (["--problem=IsingLatice"], "IsingLattice"),
+        (["--problem.num_sites=0"], "problem: shape must hold positive sizes"),
+        (["--kernels={two: {sampler: {class_path: GWG}, objective: best}}"], "kernels.two: objective must be one of"),
+        (["--kernels={b: {sampler: {class_path: RandomWalk, init_args: {radius: 7}}}}"], "kernels.b: radius must be"),
+        (["--problem=RunModel"], "problem.run: give the folder of a run"),
+    ],
+)
+def test_mistakes_are_one_line(
+    args: list[str], expected: str, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = fails(cli.main, ["--config", str(config), f"--out={tmp_path}/out", *args], capsys)
+    assert expected in message
+    assert not list(tmp_path.glob("out/units/*"))
+
+
+def test_no_kernel_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="kernels: name one at least"):
+        Comparison(Bernoulli())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_runs(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["--config", path.stem, "--quick", f"--out={tmp_path}/out"]
+    if path.stem == "run":
+        assert "problem.run: give the folder of a run" in fails(cli.main, args, capsys)
+        return
+    cli.main(args)
+    settings = (tmp_path / "out/compare.yaml").read_text()
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert all(f"  {each['kernel']}:" in settings for each in results["kernels"])
