@@ -12,6 +12,7 @@ from gwg_dist.samplers.hamming_ball import HammingBall
 from gwg_dist.samplers.langevin import DMALA, DULA
 from gwg_dist.samplers.metropolis import Metropolis, MetropolisState, Move
 from gwg_dist.samplers.multi_gwg import MultiGWG
+from gwg_dist.samplers.parallel_tempering import ParallelTempering, tuned_ladder
 from gwg_dist.samplers.path_auxiliary import PAS
 from gwg_dist.samplers.random_walk import RandomWalk
 from gwg_dist.samplers.run import ChainResult, check_backend, plan_chains, run_chain
@@ -38,6 +39,7 @@ __all__ = [
     "MetropolisState",
     "Move",
     "MultiGWG",
+    "ParallelTempering",
     "RandomWalk",
     "Sampler",
     "State",
@@ -47,4 +49,5 @@ __all__ = [
     "check_backend",
     "plan_chains",
     "run_chain",
+    "tuned_ladder",
 ]
