@@ -24,7 +24,10 @@ from torch import Tensor
 from gwg_dist.samplers.fast.native.signatures import Argument, signature, value_of
 from gwg_dist.tools.cache import cache_folder, is_private, keeping
 
-SOURCES = [Path(__file__).with_name(name) for name in ("kernels.c", "all_moves.h", "pair_sweep.h", "parallel.h")]
+SOURCES = [
+    Path(__file__).with_name(name)
+    for name in ("kernels.c", "all_moves.h", "many_sites.h", "pair_sweep.h", "parallel.h")
+]
 # Sums may be reordered, so that they vectorise; NaN, infinity and the process's rounding mode stay what they are.
 FLAGS = [
     "-O3", "-march=native", "-fPIC", "-shared", "-std=gnu11", "-pthread", "-fno-math-errno", "-fno-trapping-math",

@@ -123,15 +123,20 @@ KERNEL(DENSE_CATEGORICAL) {
 
 /* Any binary target, weights exp(sign * slope - shift) with slope = scale * grad + reference. */
 
-/* Weights, their sums by block and their shift, of one chain; returns the sum of all. */
-static double WEIGH(int64_t num_sites, int64_t size, const REAL *sign, const REAL *grad, const REAL *reference,
-                    REAL scale, REAL *restrict weights, double *sums, double *shift) {
+/* Logits of the moves of one chain; returns the highest. */
+static inline REAL LOGITS(int64_t num_sites, const REAL *sign, const REAL *grad, const REAL *reference, REAL scale,
+                          REAL *restrict logits) {
     REAL highest = -INFINITY;
     for (int64_t j = 0; j < num_sites; j++) {
         REAL logit = sign[j] * (scale * grad[j] + reference[j]);
-        weights[j] = logit;
+        logits[j] = logit;
         highest = logit > highest ? logit : highest;
     }
+    return highest;
+}
+
+/* Weights in place of logits, and their sums by block; returns the sum of all. */
+static inline double EXPONENTIALS(int64_t num_sites, int64_t size, REAL highest, REAL *restrict weights, double *sums) {
     double total = 0;
     for (int64_t k = 0; k * size < num_sites; k++) {
         int64_t end = (k + 1) * size < num_sites ? (k + 1) * size : num_sites;
@@ -143,8 +148,15 @@ static double WEIGH(int64_t num_sites, int64_t size, const REAL *sign, const REA
         sums[k] = sum;
         total += sum;
     }
-    *shift = highest;
     return total;
+}
+
+/* Weights, their sums by block and their shift, of one chain; returns the sum of all. */
+static double WEIGH(int64_t num_sites, int64_t size, const REAL *sign, const REAL *grad, const REAL *reference,
+                    REAL scale, REAL *restrict weights, double *sums, double *shift) {
+    REAL highest = LOGITS(num_sites, sign, grad, reference, scale, weights);
+    *shift = highest;
+    return EXPONENTIALS(num_sites, size, highest, weights, sums);
 }
 
 struct BINARY_WEIGH {
@@ -196,8 +208,30 @@ KERNEL(BINARY_PROPOSE) {
     }
 }
 
-/* Hidden units: draws a site, adds its column to the pre-activations, and takes their sigmoid and the sum of their
- * softplus, max(a, 0) + log(1 + exp(-|a|)); one logarithm serves the product of many factors. change: f(x') - f(x). */
+/* Sigmoids, and the sum of softplus, max(a, 0) + log(1 + exp(-|a|)); one logarithm serves the product of many factors. */
+static inline double SIGMOIDS(int64_t num, const REAL *fields, REAL *restrict sigmoid) {
+    double sum = 0;
+    for (int64_t begin = 0; begin < num; begin += 8 * 64) {
+        int64_t end = num < begin + 8 * 64 ? num : begin + 8 * 64, h;
+        REAL product[8] = {1, 1, 1, 1, 1, 1, 1, 1}, positive = 0;
+        for (h = begin; h < end; h++) {
+            REAL field = fields[h], tail = EXP(field > 0 ? -field : field);
+            positive += field > 0 ? field : 0;
+            sigmoid[h] = (field > 0 ? 1 : tail) / (1 + tail);
+        }
+        for (h = begin; h + 8 <= end; h += 8)
+            for (int64_t i = 0; i < 8; i++) {
+                REAL s = sigmoid[h + i];
+                product[i] *= s > (REAL)0.5 ? s : 1 - s; /* 1 / (1 + exp(-|a|)) >= 1/2 */
+            }
+        for (; h < end; h++) product[0] *= sigmoid[h] > (REAL)0.5 ? sigmoid[h] : 1 - sigmoid[h];
+        sum += positive;
+        for (int64_t i = 0; i < 8; i++) sum -= log((double)product[i]);
+    }
+    return sum;
+}
+
+/* Hidden units: draws a site and adds its column to the pre-activations. change: f(x') - f(x). */
 struct HIDDEN_PROPOSE {
     int64_t chains, sites, units, block;
     const REAL *columns, *bias;
@@ -220,27 +254,9 @@ KERNEL(HIDDEN_PROPOSE) {
                             a->noise[a->chains + b]);
         REAL turn = a->signs[b * num_sites + site];
         const REAL *hidden = a->hidden + b * num_hidden, *column = a->columns + site * num_hidden;
-        REAL *restrict hidden_new = a->hidden_new + b * num_hidden, *restrict sigmoid = a->sigmoid + b * num_hidden;
-        double sum = 0;
-        for (int64_t begin = 0; begin < num_hidden; begin += 8 * 64) {
-            int64_t end = num_hidden < begin + 8 * 64 ? num_hidden : begin + 8 * 64, h;
-            REAL product[8] = {1, 1, 1, 1, 1, 1, 1, 1}, positive = 0;
-            for (h = begin; h < end; h++) {
-                REAL field = hidden[h] + turn * column[h];
-                REAL tail = EXP(field > 0 ? -field : field);
-                hidden_new[h] = field;
-                positive += field > 0 ? field : 0;
-                sigmoid[h] = (field > 0 ? 1 : tail) / (1 + tail);
-            }
-            for (h = begin; h + 8 <= end; h += 8)
-                for (int64_t i = 0; i < 8; i++) {
-                    REAL s = sigmoid[h + i];
-                    product[i] *= s > (REAL)0.5 ? s : 1 - s; /* 1 / (1 + exp(-|a|)) >= 1/2 */
-                }
-            for (; h < end; h++) product[0] *= sigmoid[h] > (REAL)0.5 ? sigmoid[h] : 1 - sigmoid[h];
-            sum += positive;
-            for (int64_t i = 0; i < 8; i++) sum -= log((double)product[i]);
-        }
+        REAL *restrict hidden_new = a->hidden_new + b * num_hidden;
+        for (int64_t h = 0; h < num_hidden; h++) hidden_new[h] = hidden[h] + turn * column[h];
+        double sum = SIGMOIDS(num_hidden, hidden_new, a->sigmoid + b * num_hidden);
         a->moved[b] = site;
         a->softplus_new[b] = sum;
         a->change[b] = turn * (double)a->bias[site] + sum - a->softplus[b];

@@ -231,6 +231,22 @@ KERNEL(colour_sweep) {
 #define SITE_DRAWS NAMED(site_draws, REAL)
 #define SWEEP_TILE NAMED(sweep_tile, REAL)
 #define PAIR_SWEEP NAMED(pair_sweep, REAL)
+#define LOGITS NAMED(logits, REAL)
+#define EXPONENTIALS NAMED(exponentials, REAL)
+#define SIGMOIDS NAMED(sigmoids, REAL)
+#define CHANCES NAMED(chances, REAL)
+#define LANGEVIN_WEIGH NAMED(langevin_weigh, REAL)
+#define LANGEVIN_PROPOSE NAMED(langevin_propose, REAL)
+#define LANGEVIN_DECIDE NAMED(langevin_decide, REAL)
+#define REST NAMED(rest, REAL)
+#define LEFT NAMED(left, REAL)
+#define LOG_SHARE NAMED(log_share, REAL)
+#define PATH_PROPOSE NAMED(path_propose, REAL)
+#define PATH_DECIDE NAMED(path_decide, REAL)
+#define HALF_WAY NAMED(half_way, REAL)
+#define DENSE_FOLLOW NAMED(dense_follow, REAL)
+#define SPARSE_FOLLOW NAMED(sparse_follow, REAL)
+#define HIDDEN_FOLLOW NAMED(hidden_follow, REAL)
 #define TOTAL_REAL NAMED(total, REAL)
 #define FIRST_REAL NAMED(first, REAL)
 
@@ -239,9 +255,11 @@ KERNEL(colour_sweep) {
 #define EXP exp_of_negative
 #include "all_moves.h"
 #include "pair_sweep.h"
+#include "many_sites.h"
 #undef REAL
 #undef EXP
 #define REAL double
 #define EXP exp
 #include "all_moves.h"
 #include "pair_sweep.h"
+#include "many_sites.h"

@@ -64,6 +64,46 @@ TABLE = {
         chains size; units size
         decision float64 2,chains; hidden_new real chains,units; softplus_new float64 chains
         hidden real chains,units; softplus float64 chains""",
+    "langevin_weigh": """
+        chains size; sites size
+        signs real chains,sites; grads real chains,sites; reference real sites; curvature real sites
+        scale real chains; chance real chains,sites; log_stay float64 chains; logits real threads,sites""",
+    "langevin_propose": """
+        chains size; sites size
+        noise float64 chains,1+sites; chance real chains,sites; turned int32 chains,sites; count int64 chains""",
+    "langevin_decide": """
+        chains size; sites size
+        grads_new real chains,sites; change float64 chains; reference real sites; curvature real sites
+        scale real chains; balance number; noise float64 chains,1+sites; turned int32 chains,sites; count int64 chains
+        signs real chains,sites; grads real chains,sites; chance real chains,sites; log_stay float64 chains
+        f float64 chains; logits real threads,sites; fresh real threads,sites; decision float64 2,chains""",
+    "path_propose": """
+        chains size; sites size; block size; room size
+        noise float64 chains,2+2*room; signs real chains,sites; grads real chains,sites; reference real sites
+        scale real chains; weights real chains,sites; sums float64 chains,sites/block; shifts float64 chains
+        turned int32 chains,room; count int64 chains; log_q float64 chains
+        left real threads,sites; left_sums float64 threads,sites/block""",
+    "path_decide": """
+        chains size; sites size; block size; room size
+        grads_new real chains,sites; change float64 chains; reference real sites; scale real chains; temperature number
+        noise float64 chains,2+2*room; turned int32 chains,room; count int64 chains; log_q float64 chains
+        signs real chains,sites; grads real chains,sites; weights real chains,sites
+        sums float64 chains,sites/block; shifts float64 chains; f float64 chains
+        fresh real threads,sites; fresh_sums float64 threads,sites/block
+        left real threads,sites; left_sums float64 threads,sites/block; decision float64 2,chains""",
+    "dense_follow": """
+        chains size; sites size; room size
+        rows real sites,sites; signs real chains,sites; grads real chains,sites; turned int32 chains,room
+        count int64 chains; grads_new real chains,sites; change float64 chains""",
+    "sparse_follow": """
+        chains size; sites size; degree size; room size
+        neighbours int64 sites,degree; rows real sites,degree; signs real chains,sites; grads real chains,sites
+        turned int32 chains,room; count int64 chains; grads_new real chains,sites; change float64 chains""",
+    "hidden_follow": """
+        chains size; sites size; units size; room size
+        columns real sites,units; bias real sites; signs real chains,sites; hidden real chains,units
+        softplus float64 chains; turned int32 chains,room; count int64 chains; hidden_new real chains,units
+        sigmoid real chains,units; softplus_new float64 chains; change float64 chains""",
 }
 REALS = {"float": torch.float32, "double": torch.float64}
 TYPES = {"int32": torch.int32, "int64": torch.int64, "float32": torch.float32, "float64": torch.float64}
