@@ -13,6 +13,8 @@ from gwg_dist.evaluation import ais
 from gwg_dist.reference import Reference
 from gwg_dist.samplers import BlockGibbs, Target, conditionals, run_chain
 from gwg_dist.samplers.conditionals import RULES, HiddenConditionals, PairConditionals
+from gwg_dist.samplers.fast import native
+from gwg_dist.samplers.fast.sweep import ColourSweep
 from gwg_dist.spaces import Binary, Categorical
 from gwg_dist.testing import check_invariance, check_kernel, random_target
 from gwg_dist.testing.kernels import number_of
@@ -117,6 +119,25 @@ def test_a_sweep_draws_what_its_probabilities_say(name: str, rule: str) -> None:
     assert torch.equal(after.x, x)
     assert (info.accept_prob == 1).all()
     assert (after.f - target.f(x)).abs().max() < TOLERANCE
+
+
+@pytest.mark.skipif(native.library() is None, reason="no C compiler")
+@pytest.mark.parametrize("num_chains", [1, 16, 17, 40])
+def test_a_chain_is_swept_by_colour_in_company_as_alone(num_chains: int) -> None:
+    """Whatever its place in a bundle, with a seed and a beta of its own."""
+    energy = IsingTorusEnergy(Binary((5, 7)))
+    target = random_target(energy, spread=0.3, dtype=torch.float32).frozen()
+    generator, kernel = torch.Generator().manual_seed(0), ColourSweep()
+    x = target.encode(target.space.uniform_codes(num_chains, generator=generator))
+    beta = torch.rand(num_chains, generator=generator)
+    state = kernel.init(target, x, beta)
+    assert torch.equal(state.x, x)
+    noise = kernel.draw(state, generator)
+    state, info = kernel.step(target, state, noise)
+    assert torch.equal(info.hops, target.space.hamming(state.x, x))
+    for b in range(num_chains):
+        alone = kernel.init(target, x[b : b + 1], beta[b : b + 1])
+        assert torch.equal(kernel.step(target, alone, noise[b : b + 1])[0].x, state.x[b : b + 1])
 
 
 # -- hidden units ------------------------------------------------------------------------------------------------------

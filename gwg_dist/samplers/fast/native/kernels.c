@@ -113,106 +113,116 @@ KERNEL(sparse_step) {
 
 #define LANES 16
 
-/* Generators xoshiro128+ (Blackman and Vigna, 2021) side by side, filled from one 64-bit seed by splitmix64. */
+/* LANES generators xoshiro128+ (Blackman and Vigna, 2021) for each of LANES chains, chains innermost. */
 typedef struct {
-    uint32_t s[4][LANES];
-} Lanes;
+    uint32_t s[4][LANES][LANES];
+} Generators;
 
-static void seed_lanes(Lanes *lanes, uint64_t seed) {
-    for (int word = 0; word < 4; word++)
-        for (int lane = 0; lane < LANES; lane++) {
-            uint64_t z = (seed += 0x9E3779B97F4A7C15u);
+/* Every chain's generators are filled from its 64-bit seed by splitmix64. */
+static void seed_generators(Generators *restrict all, const int64_t *restrict seeds) {
+    for (uint64_t i = 0; i < 4 * LANES; i++)
+        for (int c = 0; c < LANES; c++) {
+            uint64_t z = (uint64_t)seeds[c] + (i + 1) * 0x9E3779B97F4A7C15u;
             z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
             z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-            lanes->s[word][lane] = (uint32_t)((z ^ (z >> 31)) >> 32);
+            all->s[i / LANES][i % LANES][c] = (uint32_t)((z ^ (z >> 31)) >> 32);
         }
 }
 
-/* LANES whole numbers in 0..2^24-1. */
-static inline void next_numbers(Lanes *lanes, int32_t *numbers) {
-    for (int i = 0; i < LANES; i++) {
-        uint32_t s0 = lanes->s[0][i], s1 = lanes->s[1][i], s2 = lanes->s[2][i], s3 = lanes->s[3][i];
-        numbers[i] = (int32_t)((s0 + s3) >> 8);
-        uint32_t t = s1 << 9;
-        s2 ^= s0;
-        s3 ^= s1;
-        s1 ^= s2;
-        s0 ^= s3;
-        lanes->s[0][i] = s0;
-        lanes->s[1][i] = s1;
-        lanes->s[2][i] = s2 ^ t;
-        lanes->s[3][i] = (s3 << 11) | (s3 >> 21);
-    }
+/* The next number of a generator, in 0..2^24-1. */
+static inline int32_t number_of(const Generators *all, int64_t lane, int c) {
+    return (int32_t)((all->s[0][lane][c] + all->s[3][lane][c]) >> 8);
 }
 
-/* Draws `num` sites, given the logits of being 1, and writes 0 or 1 in their place. The less probable of the two is drawn
- * where a 24-bit number lies below its probability times 2^24; a number that falls into the same unit is continued by
- * another one, so that no probability is rounded. */
-static inline __attribute__((always_inline)) void draw_sites(Lanes *lanes, int64_t num, float *restrict sites) {
-    int32_t numbers[LANES], whole[LANES], again = 0;
+static inline void go_on(Generators *all, int64_t lane, int c) {
+    uint32_t s0 = all->s[0][lane][c], s1 = all->s[1][lane][c], s2 = all->s[2][lane][c], s3 = all->s[3][lane][c];
+    uint32_t t = s1 << 9;
+    s2 ^= s0;
+    s3 ^= s1;
+    s1 ^= s2;
+    s0 ^= s3;
+    all->s[0][lane][c] = s0;
+    all->s[1][lane][c] = s1;
+    all->s[2][lane][c] = s2 ^ t;
+    all->s[3][lane][c] = (s3 << 11) | (s3 >> 21);
+}
+
+/* Draws one site of LANES chains, given the logits of being 1, with the numbers of one lane. The less probable of 0 and
+ * 1 is drawn where the number lies below its probability times 2^24; a number that falls into the same unit is continued
+ * by the generator's next one, so that no probability is rounded. Whose was is marked in `again`; returns whether any. */
+static inline int draw_site(Generators *restrict all, int64_t lane, const float *restrict logits, float *restrict site,
+                            float *restrict hops, int32_t *restrict again) {
+    int32_t numbers[LANES], whole[LANES], any = 0;
     float rare[LANES];
-    next_numbers(lanes, numbers);
-    for (int64_t i = 0; i < num; i++) {
-        float tail = exp_of_negative(-fabsf(sites[i]));
-        rare[i] = tail / (1.0f + tail) * 0x1p24f;
-        whole[i] = (int32_t)rare[i];
-        numbers[i] = sites[i] >= 0 ? 0xFFFFFF - numbers[i] : numbers[i];
-        again |= numbers[i] == whole[i];
+    for (int c = 0; c < LANES; c++) {
+        float tail = exp_of_negative(-fabsf(logits[c]));
+        rare[c] = tail / (1.0f + tail) * 0x1p24f;
+        whole[c] = (int32_t)rare[c];
+        int32_t number = number_of(all, lane, c);
+        numbers[c] = logits[c] >= 0 ? 0xFFFFFF - number : number;
+        any |= numbers[c] == whole[c];
     }
-    if (again) {
-        int32_t more[LANES];
-        next_numbers(lanes, more);
-        for (int64_t i = 0; i < num; i++)
-            if (numbers[i] == whole[i]) numbers[i] -= (float)more[i] * 0x1p-24f < rare[i] - (float)whole[i];
+    for (int c = 0; c < LANES; c++) go_on(all, lane, c);
+    if (any)
+        for (int c = 0; c < LANES; c++)
+            if (numbers[c] == whole[c]) {
+                numbers[c] -= (float)number_of(all, lane, c) * 0x1p-24f < rare[c] - (float)whole[c];
+                again[c] = 1;
+            }
+    for (int c = 0; c < LANES; c++) {
+        float drawn = (numbers[c] < whole[c]) != (logits[c] >= 0);
+        hops[c] += fabsf(drawn - site[c]);
+        site[c] = drawn;
     }
-    for (int64_t i = 0; i < num; i++) sites[i] = (numbers[i] < whole[i]) != (sites[i] >= 0);
+    return any;
 }
 
-/* Draws every site of 0/1 arrays x from its conditional, colour after colour. order lists the sites by colour, and
- * ends[c] is where colour c ends; neighbours and rows are (degree, sites) in that order, bias and reference (sites,) as
- * well; prob is room for the logits and what is drawn. */
+/* Draws every site of 0/1 arrays x from its conditional, colour after colour. LANES chains go side by side, so "chains"
+ * counts bundles of them; sites are in the order of their colours, and ends[c] is where colour c ends. neighbours and
+ * rows are (degree, sites), bias and reference (sites,). */
 struct colour_sweep {
-    int64_t chains, sites, degree, colours;
+    int64_t chains, sites, degree, colours, lanes;
     const int64_t *ends;
-    const int32_t *order, *neighbours;
+    const int32_t *neighbours;
     const float *rows, *bias, *reference, *scale;
     const int64_t *seeds;
-    float *prob, *hops, *x;
+    float *hops, *x;
 };
+
+/* Up to LANES sites of one colour, j..end-1: each by a lane of its own. */
+static void draw_some(const struct colour_sweep *a, Generators *all, int64_t j, int64_t end, const float *scale,
+                      float *x, float *hops) {
+    int32_t again[LANES] = {0}, any = 0;
+    int64_t lane = 0;
+    for (; j < end; j++, lane++) {
+        float logits[LANES];
+        for (int c = 0; c < LANES; c++) logits[c] = a->bias[j];
+        for (int64_t k = 0; k < a->degree; k++) {
+            const float *other = x + (int64_t)a->neighbours[k * a->sites + j] * LANES, row = a->rows[k * a->sites + j];
+            for (int c = 0; c < LANES; c++) logits[c] += row * other[c];
+        }
+        for (int c = 0; c < LANES; c++) logits[c] = scale[c] * logits[c] + a->reference[j];
+        any |= draw_site(all, lane, logits, x + j * LANES, hops, again);
+    }
+    for (; lane < LANES; lane++)
+        for (int c = 0; c < LANES; c++) go_on(all, lane, c);
+    if (any)
+        for (lane = 0; lane < LANES; lane++)
+            for (int c = 0; c < LANES; c++)
+                if (again[c]) go_on(all, lane, c);
+}
 
 KERNEL(colour_sweep) {
     const struct colour_sweep *a = arguments;
-    int64_t num_sites = a->sites;
-    float *restrict prob = a->prob + thread * num_sites;
+    (void)thread;
     for (int64_t b = from; b < to; b++) {
-        float *restrict x = a->x + b * num_sites;
-        Lanes lanes;
-        seed_lanes(&lanes, (uint64_t)a->seeds[b]);
-        float hops = 0, scale = a->scale[b];
-        for (int64_t c = 0, begin = 0; c < a->colours; begin = a->ends[c++]) {
-            int64_t end = a->ends[c];
-            for (int64_t j = begin; j < end; j++) prob[j] = a->bias[j];
-            for (int64_t k = 0; k < a->degree; k++) {
-                const int32_t *at = a->neighbours + k * num_sites;
-                const float *row = a->rows + k * num_sites;
-                for (int64_t j = begin; j < end; j++) prob[j] += row[j] * x[at[j]];
-            }
-            for (int64_t j = begin; j < end; j++) prob[j] = scale * prob[j] + a->reference[j];
-            for (int64_t j = begin; j < end; j += LANES) {
-                if (end - j >= LANES)
-                    draw_sites(&lanes, LANES, prob + j);
-                else
-                    draw_sites(&lanes, end - j, prob + j);
-            }
-            const int32_t *order = a->order;
-            float changed = 0;
-            for (int64_t j = begin; j < end; j++) {
-                changed += fabsf(x[order[j]] - prob[j]);
-                x[order[j]] = prob[j];
-            }
-            hops += changed;
-        }
-        a->hops[b] = hops;
+        float *x = a->x + b * a->sites * LANES, *hops = a->hops + b * LANES;
+        Generators all;
+        seed_generators(&all, a->seeds + b * LANES);
+        for (int c = 0; c < LANES; c++) hops[c] = 0;
+        for (int64_t colour = 0, begin = 0; colour < a->colours; begin = a->ends[colour++])
+            for (int64_t j = begin, end = a->ends[colour]; j < end; j += LANES)
+                draw_some(a, &all, j, j + LANES < end ? j + LANES : end, a->scale + b * LANES, x, hops);
     }
 }
 

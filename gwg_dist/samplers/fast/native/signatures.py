@@ -18,10 +18,10 @@ TABLE = {
         noise float64 3,chains; signs float64 chains,blocks*block; slopes float64 chains,blocks*block
         weights float64 chains,blocks*block; sums float64 chains,blocks; decision float64 2,chains""",
     "colour_sweep": """
-        chains size; sites size; degree size; colours size
-        ends int64 colours; order int32 sites; neighbours int32 degree,sites; rows float32 degree,sites
-        bias float32 sites; reference float32 sites; scale float32 chains; seeds int64 chains
-        prob float32 threads,sites; hops float32 chains; x float32 chains,sites""",
+        chains size; sites size; degree size; colours size; lanes size
+        ends int64 colours; neighbours int32 degree,sites; rows float32 degree,sites
+        bias float32 sites; reference float32 sites; scale float32 chains,lanes; seeds int64 chains,lanes
+        hops float32 chains,lanes; x float32 chains,sites,lanes""",
     "pair_sweep": """
         chains size; sites size; width size; metropolised number
         rows real sites*width,sites*width; reference real sites*width; scale real chains; noise float64 sites,chains
