@@ -1,5 +1,6 @@
 """Steps in C that change many sites: every path and every flip of every state forced once, against sums by hand."""
 
+import copy
 import itertools
 import math
 from typing import Any, NamedTuple
@@ -11,8 +12,9 @@ from torch import Tensor
 from gwg_dist.draws import block_size
 from gwg_dist.energies import Energy, IsingEnergy, IsingTorusEnergy, MLPEnergy, PottsEnergy, RBMEnergy
 from gwg_dist.reference import Reference
-from gwg_dist.samplers import GWG, PAS, Sampler, Target, plan_chains
+from gwg_dist.samplers import DMALA, GWG, PAS, Sampler, Target, plan_chains
 from gwg_dist.samplers.fast import fastest, native
+from gwg_dist.samplers.fast.langevin import LangevinC, LangevinSteps
 from gwg_dist.samplers.fast.path_auxiliary import PathAuxiliaryC, PathSteps
 from gwg_dist.spaces import Binary, Categorical
 from tests.samplers.test_fast_paths import middle, with_reference
@@ -196,7 +198,95 @@ def test_mutants_of_a_path_are_caught(mutant: type[PathSteps]) -> None:
         check(Mutated(2.0, 3), target, 1.0, all_paths(target, 1.0, 2.0, 3), uniform=1)
 
 
-SAMPLERS: dict[str, Sampler] = {"PAS": PAS(max_length=3)}
+def all_flips(target: Target, beta: float, sampler: DMALA) -> Forced:
+    """Each state from each state, by numbers in the middle of the shares of the flips."""
+    codes, scales = target.space.all_codes().double(), torch.tensor(sampler.scales or 1.0, dtype=torch.float64)
+    logits = sampler.balance * slopes(target, beta) - 1 / (2 * sampler.step_size * scales)
+    source, destination = torch.cartesian_prod(*[torch.arange(len(codes))] * 2).unbind(1)
+    flips = codes[source] != codes[destination]
+    chance = logits.sigmoid()[source]
+    noise = torch.cat([torch.zeros(len(flips), 1), torch.where(flips, chance / 2, (1 + chance) / 2)], 1)
+    sign = 2 * flips.double() - 1
+    log_q, log_q_back = (torch.nn.functional.logsigmoid(sign * logits[end]).sum(1) for end in (source, destination))
+    return Forced(source, destination, noise, log_q, log_q_back)
+
+
+LANGEVIN = [DMALA(0.2), DMALA(2.0, 0.8), DMALA(0.5, 1.0, (0.5, 2.0, 1.0, 3.0, 0.2))]
+
+
+@SPREADS
+@pytest.mark.parametrize("name", ["ising", "binary potts", "rbm", "wide rbm"])
+def test_every_set_of_flips_is_accepted_as_by_hand(name: str, strength: float) -> None:
+    energy, spread = CASES[name]
+    target = with_reference(energy, spread=spread * strength)
+    for sampler, beta in zip(LANGEVIN, (1.0, 0.6, 0.0), strict=True):
+        if sampler.refusal(target) is None:
+            forced = all_flips(target, beta, sampler)
+            if strength == 1.0:
+                assert_exact(check(LangevinC(sampler), target, beta, forced, uniform=0), exact_pi(target, beta))
+            else:
+                drawn = Forced(*(each[forced.log_q > -20] for each in forced))
+                check(LangevinC(sampler), target, beta, drawn, uniform=0)
+
+
+class WrongBalance(LangevinSteps):
+    """Takes the change of log p as if b were another."""
+
+    def bind(self) -> None:
+        super().bind()
+        self.decide.values.balance = 1.0
+
+
+class SitesThatStayForgotten(LangevinSteps):
+    """The probability of the sites that do not flip is left out, of the way there."""
+
+    def temper(self, beta: Tensor) -> None:
+        super().temper(beta)
+        self.kept = torch.zeros_like(self.f)
+        self.decide.values.log_stay = self.kept.data_ptr()
+
+
+class StaleChances(LangevinSteps):
+    """Goes on with the flips of where it was."""
+
+    def bind(self) -> None:
+        super().bind()
+        self.spare = torch.empty_like(self.chance)
+        self.decide.values.chance = self.spare.data_ptr()
+
+
+@pytest.mark.parametrize("mutant", [WrongBalance, SitesThatStayForgotten, StaleChances])
+def test_mutants_of_a_flip_are_caught(mutant: type[LangevinSteps]) -> None:
+    class Mutated(LangevinC):
+        def init(self, target: Target, x: Tensor, beta: Tensor) -> LangevinSteps:
+            return mutant(target, x, beta, self.sampler)
+
+    target = with_reference(CASES["rbm"][0], spread=0.7)
+    with pytest.raises(AssertionError):
+        check(Mutated(DMALA(0.5)), target, 1.0, all_flips(target, 1.0, DMALA(0.5)), uniform=0)
+
+
+@pytest.mark.parametrize("name", ["torus", "ising", "rbm"])
+def test_flips_in_c_are_those_in_torch_on_the_same_noise(name: str) -> None:
+    """The same chains, two hundred steps long, in float64, at a beta a chain."""
+    energy = copy.deepcopy(LARGE[name]).double()
+    target = Target(energy, Reference(energy.space).double()).frozen()
+    x = energy.space.encode(energy.space.uniform_codes(6, generator=torch.Generator().manual_seed(0)), torch.float64)
+    beta, sampler, ends = torch.linspace(0, 1, 6, dtype=torch.float64), DMALA(0.3), []
+    for kernel in (sampler, fastest(sampler, target, x, None)):
+        generator, infos = torch.Generator().manual_seed(1), []
+        with torch.no_grad():
+            state: Any = kernel.init(target, x, beta)
+            for _ in range(200):
+                state, info = kernel.step(target, state, kernel.draw(state, generator))
+                infos.append(torch.stack(info))
+        ends.append((state.x, state.f, torch.stack(infos)))
+    assert not torch.equal(ends[0][0], x)
+    for plain, fast in zip(*ends, strict=True):
+        torch.testing.assert_close(plain, fast, rtol=1e-9, atol=1e-9)
+
+
+SAMPLERS: dict[str, Sampler] = {"PAS": PAS(max_length=3), "DMALA": DMALA(0.4, 0.6)}
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)

@@ -15,7 +15,7 @@ import torch
 
 from gwg_dist.energies import Energy, IsingEnergy, IsingTorusEnergy, MLPEnergy, PottsEnergy, RBMEnergy
 from gwg_dist.reference import Reference
-from gwg_dist.samplers import GWG, PAS, BlockGibbs, Sampler, Target
+from gwg_dist.samplers import DMALA, GWG, PAS, BlockGibbs, Sampler, Target
 from gwg_dist.samplers.fast import fastest, native
 from gwg_dist.spaces import Binary, Categorical
 
@@ -128,6 +128,9 @@ CASES: dict[str, tuple[Sampler, Energy]] = {
     "path, torus": (PAS(), IsingTorusEnergy(Binary((12, 12)), sigma=0.15)),
     "path, ising": (PAS(), IsingEnergy(Binary(60), scale=0.05)),
     "path, rbm": (PAS(), RBMEnergy(Binary(100), num_hidden=40, scale=0.3)),
+    "flips, torus": (DMALA(), IsingTorusEnergy(Binary((12, 12)), sigma=0.15)),
+    "flips, ising": (DMALA(), IsingEnergy(Binary(60), scale=0.05)),
+    "flips, rbm": (DMALA(), RBMEnergy(Binary(100), num_hidden=40, scale=0.3)),
     "pair sweep": (BlockGibbs(), PottsEnergy(Categorical(20, 5), scale=0.2)),
 }
 
