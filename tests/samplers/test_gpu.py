@@ -20,7 +20,19 @@ from torch import Tensor, nn
 from gwg_dist.energies import PottsEnergy, ResNetEnergy
 from gwg_dist.evaluation import ais, annealing
 from gwg_dist.reference import Reference
-from gwg_dist.samplers import GWG, ChainResult, Gibbs, Kernel, Sampler, Target, run, run_chain
+from gwg_dist.samplers import (
+    GWG,
+    PAS,
+    ChainResult,
+    EnumeratedGibbs,
+    Gibbs,
+    HammingBall,
+    Kernel,
+    Sampler,
+    Target,
+    run,
+    run_chain,
+)  # fmt: skip
 from gwg_dist.samplers.fast import graphs
 from gwg_dist.samplers.fast.graphs import Graphed, Memory, tree_copy
 from gwg_dist.samplers.run import Plan, plan_chains
@@ -35,7 +47,9 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 ALPHA = 1e-6
 NUM_CHAINS = 40_000
 TOLERANCE = 1e-10  # float64, sums in another order
-SAMPLERS = [GWG(), Gibbs(), Gibbs("systematic")]
+SAMPLERS = [
+    GWG(), Gibbs(), Gibbs("systematic"), PAS(max_length=3), HammingBall(radius=1, block=2), EnumeratedGibbs(block=2)
+]  # fmt: skip
 MODELS = [("mlp", "binary"), ("mlp", "categorical"), ("rbm", "binary"), ("ising", "binary"), ("potts", "categorical")]
 
 

@@ -7,12 +7,16 @@ import pytest
 import torch
 from scipy import stats
 
-from gwg_dist.samplers import GWG, Gibbs, Sampler, Target, run_chain
+from gwg_dist.samplers import GWG, PAS, EnumeratedGibbs, Gibbs, HammingBall, Sampler, Target, run_chain
 from tests.samplers.test_gwg_exact import mutant
 from tests.support.kernels import MUTANTS, SPACES, exact_pi, make_target
 
 ALPHA = 1e-6
 NUM_CHAINS = 40_000
+SLOW_TO_COMPILE = [
+    pytest.param(sampler, marks=pytest.mark.slow)
+    for sampler in (PAS(max_length=3), EnumeratedGibbs(block=2), HammingBall(radius=1, block=2))
+]
 
 
 def chi_square_p_value(
@@ -60,7 +64,7 @@ def test_power(mutation: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SPACES)
-@pytest.mark.parametrize("sampler", [GWG(), Gibbs()], ids=str)
+@pytest.mark.parametrize("sampler", [GWG(), Gibbs(), *SLOW_TO_COMPILE], ids=str)
 def test_compiled_equals_eager_on_the_same_noise(sampler: Sampler, name: str, compiler: None) -> None:
     target = make_target(SPACES[name])
     x = target.space.encode(target.space.uniform_codes(64, generator=torch.Generator().manual_seed(0)), torch.float64)
