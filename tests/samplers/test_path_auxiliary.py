@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from gwg_dist.energies import IsingEnergy
+from gwg_dist.energies import Energy, IsingEnergy, PottsEnergy, RBMEnergy
 from gwg_dist.samplers import GWG, PAS, Move, Sampler, State, Target, run_chain
 from gwg_dist.samplers.path_auxiliary import PathProposal, log_prob_ordered
 from gwg_dist.spaces import Binary, Categorical, Space
+from gwg_dist.target import StructuredTarget
 from gwg_dist.testing import CheckError, check_detailed_balance, kernels
-from tests.support.kernels import make_target, mutant_of
+from gwg_dist.testing.models import random_target
+from tests.support.kernels import make_target, mutant_of, paper_proposal
 
 BACK = "self.log_prob(target, there, move.reversed())"
 SMALL = pytest.mark.parametrize("space", [Binary(4), Categorical(3, 3)], ids=["binary", "categorical"])
@@ -81,6 +83,36 @@ class NewCategories(PAS):
         return self.log_prob(
             target, there._replace(proposal=proposal), Move(move.x, move.x_new, path=move.path.flip(1))
         )
+
+
+@SMALL
+@pytest.mark.parametrize("temperature", [2.0, 3.0])
+def test_the_probability_of_a_move_from_the_gradients_of_the_paper(space: Space, temperature: float) -> None:
+    """Sites by the sums of their moves' weights, categories by their share of it, one fraction after the other."""
+    target, sampler = make_target(space), PAS(temperature=temperature, max_length=3)
+    codes = space.all_codes()
+    shares = paper_proposal(target, 0.7, temperature).unflatten(1, (space.num_sites, -1))
+    state = sampler.init(target, target.encode(codes), torch.tensor(0.7, dtype=torch.float64))
+    move = sampler.propose(target, state, sampler.draw(state, torch.Generator().manual_seed(0)))
+    found, new = sampler.log_prob(target, state, move), space.decode(move.x_new).long()
+    lengths = set()
+    for n in range(len(codes)):
+        path = [site for site in move.sites_in_order[n].tolist() if site >= 0]
+        log_q = by_hand(shares[n].sum(1).log(), path) - math.log(3)
+        if isinstance(space, Categorical):
+            log_q += sum(math.log(shares[n, site, new[n, site]] / shares[n, site].sum()) for site in path)
+        assert abs(float(found[n]) - log_q) < 1e-12
+        assert (codes[n] != new[n]).nonzero()[:, 0].tolist() == sorted(path)
+        lengths.add(len(path))
+    assert lengths == {1, 2, 3}
+
+
+@pytest.mark.parametrize("energy", [RBMEnergy(Binary(4), num_hidden=3), PottsEnergy(Categorical(3, 3))], ids=repr)
+def test_paths_on_the_structure_of_an_energy(energy: Energy) -> None:
+    target = random_target(energy, spread=0.4).frozen()
+    assert isinstance(target, StructuredTarget)
+    for beta in (0.0, 1.0):
+        check_detailed_balance(PAS(max_length=3, balancing="barker"), target, beta=beta)
 
 
 @SMALL
