@@ -4,6 +4,7 @@ from gwg_dist.samplers.adapting import Adapted, adapt_kernel
 from gwg_dist.samplers.auxiliary_gradient import AVG
 from gwg_dist.samplers.base import Info, Kernel, Sampler, State
 from gwg_dist.samplers.block_gibbs import BlockGibbs
+from gwg_dist.samplers.cyclical import ACS
 from gwg_dist.samplers.enumerated_gibbs import EnumeratedGibbs
 from gwg_dist.samplers.gaussian_integral import GaussianIntegralGibbs
 from gwg_dist.samplers.gibbs import Gibbs
@@ -20,6 +21,7 @@ from gwg_dist.samplers.surrogate import SurrogateGWG
 from gwg_dist.target import Evaluation, Target
 
 __all__ = [
+    "ACS",
     "AVG",
     "DMALA",
     "DULA",

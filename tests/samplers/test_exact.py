@@ -19,7 +19,7 @@ from tests.test_contracts import walk
 OF_THE_PROPOSAL = (
     "stale gradient kept after acceptance", "stale proposal kept after acceptance", "way back by the proposal from here"
 )  # fmt: skip
-SHORT = {"block": 2, "max_draws": 2, "max_length": 2, "step_size": 0.5}  # settings that make the check short
+SHORT = {"block": 2, "max_draws": 2, "max_length": 2, "step_size": 0.5, "cycle": 3}  # settings of a short check
 
 
 def variants(base: type) -> list[Sampler]:

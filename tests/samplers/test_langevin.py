@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gwg_dist.energies import Energy, IsingEnergy, RBMEnergy
 from gwg_dist.evaluation import ais
-from gwg_dist.samplers import DMALA, DULA, Move, Target, run_chain
+from gwg_dist.samplers import ACS, DMALA, DULA, Metropolis, MetropolisState, Move, Sampler, Target, run_chain
 from gwg_dist.spaces import Binary, Categorical, Space
 from gwg_dist.testing import CheckError, check_kernel, random_target
 from tests.support.kernels import TOLERANCE, assert_exact, exact_pi, make_target
@@ -43,18 +43,25 @@ def metropolis(q: Tensor, pi: Tensor) -> Tensor:
     return matrix + torch.diag(1 - matrix.sum(1))
 
 
-def matrix_of(sampler: DMALA, target: Target, beta: float) -> Tensor:
-    """P of the kernel: every state's move to every other is forced, its probability and its acceptance are read."""
-    space = target.space
-    num = space.num_states
-    x = target.encode(space.all_codes())
-    move = Move(x.repeat_interleave(num, 0), x.repeat(num, *[1] * (x.ndim - 1)))
-    state = sampler.init(target, move.x, torch.tensor(beta, dtype=torch.float64))
+def all_pairs(target: Target) -> Move:
+    """From every state to every state."""
+    x = target.encode(target.space.all_codes())
+    return Move(x.repeat_interleave(len(x), 0), x.repeat(len(x), *[1] * (x.ndim - 1)))
+
+
+def forced(sampler: Metropolis, target: Target, state: MetropolisState, move: Move) -> Tensor:
+    """P of a kernel whose chains may go anywhere: all pairs are forced, their probability and acceptance are read."""
+    num = target.space.num_states
     q = sampler.log_prob(target, state, move).exp().view(num, num)
     assert (q.sum(1) - 1).abs().max() < TOLERANCE
     _, info = sampler.decide(target, state, move, torch.zeros(len(move.x), dtype=torch.float64))
     matrix = (q * info.accept_prob.view(num, num)).fill_diagonal_(0)
     return matrix + torch.diag(1 - matrix.sum(1))
+
+
+def matrix_of(sampler: DMALA, target: Target, beta: float) -> Tensor:
+    move = all_pairs(target)
+    return forced(sampler, target, sampler.init(target, move.x, torch.tensor(beta, dtype=torch.float64)), move)
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.7, 1.0])
@@ -162,6 +169,27 @@ def test_what_is_not_exact_is_not_called_so() -> None:
         check_kernel(DULA(), target)
     with pytest.raises(ValueError, match=r"needs a sampler that leaves p_beta invariant, DULA\(.*\) does not"):
         ais(target, DULA(), generator=torch.Generator(), num_chains=10, num_temperatures=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sampler", "name"),
+    [(DMALA(0.5, scales=(0.5, 2.0, 1.0)), "categorical"), (DULA(0.5), "binary"), (ACS(cycle=3), "binary")],
+    ids=str,
+)
+def test_compiled_equals_eager_on_the_same_noise(sampler: Sampler, name: str, compiler: None) -> None:
+    """The whole step in one graph, along a schedule of beta."""
+    target = make_target(SPACES[name])
+    x = target.encode(target.space.uniform_codes(64, generator=torch.Generator().manual_seed(0)))
+    ends = []
+    for backend in ("eager", "compiled"):
+        generator, schedule = torch.Generator().manual_seed(2), torch.linspace(0.2, 1, 12, dtype=torch.float64)
+        ends.append(
+            run_chain(sampler, target, x, num_steps=12, generator=generator, schedule=schedule, backend=backend)
+        )
+    assert torch.equal(ends[0].x, ends[1].x)
+    torch.testing.assert_close(ends[0].state.f, ends[1].state.f, rtol=0, atol=1e-12)
+    torch.testing.assert_close(ends[0].accept_prob, ends[1].accept_prob, rtol=0, atol=1e-12)
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
