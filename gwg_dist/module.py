@@ -27,6 +27,7 @@ from gwg_dist.objectives import ContrastiveDivergence, Objective
 from gwg_dist.reference import Reference
 from gwg_dist.samplers import GWG, ChainResult, Sampler, Target, check_backend
 from gwg_dist.samplers.run import chains_running
+from gwg_dist.target import MixedPrecision
 from gwg_dist.tools.distributed import any_rank, rank, world_size
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.seeding import make_generator
@@ -52,6 +53,8 @@ class EBMModule(LightningModule):
         optimizer: makes the optimizer from the parameters; Adam where none is given.
         smoothing: smoothing of the reference, which is fitted to the training data and then frozen.
         backend: how chains are run, see ``plan_chains``: "auto", "plain", "eager", "compiled" or "graph".
+        mixed_precision: whether chains follow gradients in bfloat16, see ``Target``; f stays in full precision, and so
+            chains stay exact. "auto": where it is faster.
         seed: seed of every random stream of the run.
 
     Raises:
@@ -73,6 +76,7 @@ class EBMModule(LightningModule):
         optimizer: Callable[[Iterable], Optimizer] | None = None,
         smoothing: float = 0.02,
         backend: str = "auto",
+        mixed_precision: MixedPrecision = "auto",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -90,7 +94,7 @@ class EBMModule(LightningModule):
         self.energy = energy
         self.space = energy.space
         self.reference = Reference(self.space, smoothing=smoothing)
-        self.target = Target(self.energy, self.reference)
+        self.target = Target(self.energy, self.reference, mixed_precision=mixed_precision)
         self.sampler = sampler or GWG()
         self.objective = objective or ContrastiveDivergence()
         self.chains = (chains or ChainBuffer()) if self.objective.needs_chains else DataChains()

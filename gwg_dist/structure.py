@@ -59,6 +59,28 @@ class Network(Structure, Protocol):
         ...
 
 
+@runtime_checkable
+class Mixable(Structure, Protocol):
+    """A structure that may take ∇f, and not f, from products in bfloat16.
+
+    A proposal may follow any deterministic function of x: with f in full precision chains stay exact.
+    """
+
+    @property
+    def in_bfloat16(self) -> bool:
+        """Whether it does."""
+        ...
+
+    @property
+    def backward_products(self) -> int:
+        """Multiplications of the backward pass, a point."""
+        ...
+
+    def mixed(self) -> Structure:
+        """The same with the backward pass in bfloat16."""
+        ...
+
+
 class DensePairs(NamedTuple):
     """f(x) = constant + slope^T x + x^T rows x / 2 with x flattened to N = D (binary) or D K (categorical) numbers.
 
@@ -214,12 +236,25 @@ class HiddenUnits(NamedTuple):
         columns: its transpose, ``(N, H)``, contiguous.
         hidden_bias: ``(H,)``.
         visible_bias: ``(N,)``.
+        back: the weight by which sigmoids are multiplied for ∇f, in bfloat16; None for ``weight`` itself.
     """
 
     weight: Tensor
     columns: Tensor
     hidden_bias: Tensor
     visible_bias: Tensor
+    back: Tensor | None = None
+
+    @property
+    def in_bfloat16(self) -> bool:
+        return self.back is not None
+
+    @property
+    def backward_products(self) -> int:
+        return self.weight.numel()
+
+    def mixed(self) -> HiddenUnits:
+        return self._replace(back=self.weight.bfloat16())
 
     def start(self, x: Tensor) -> Evaluation:
         return self._at(x, functional.linear(x.flatten(1), self.weight, self.hidden_bias))
@@ -230,8 +265,15 @@ class HiddenUnits(NamedTuple):
 
     def _at(self, x: Tensor, hidden: Tensor) -> Evaluation:
         softplus, sigmoid = _softplus_sum_and_sigmoid(hidden)
-        grad = torch.addmm(self.visible_bias, sigmoid, self.weight)
+        grad = pulled(self.visible_bias, sigmoid, self.weight if self.back is None else self.back)
         return Evaluation(x.flatten(1) @ self.visible_bias + softplus, grad.view_as(x), (hidden,))
+
+
+def pulled(bias: Tensor, sigmoid: Tensor, weight: Tensor) -> Tensor:
+    """bias + sigmoid weight, ``(B, N)``, the product in the precision of ``weight``, the sum in that of ``bias``."""
+    if weight.dtype == bias.dtype:
+        return torch.addmm(bias, sigmoid, weight)
+    return bias + sigmoid.to(weight.dtype) @ weight
 
 
 def product_after(product: Tensor, columns: Tensor, x: Tensor, change: Change) -> Tensor:

@@ -11,15 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from gwg_dist.reference import Reference
 from gwg_dist.spaces import Change, Space
-from gwg_dist.structure import Evaluation, Network, Structure, offered
+from gwg_dist.structure import Evaluation, Mixable, Network, Structure, offered
+from gwg_dist.tools.provenance import has_bfloat16
 
-__all__ = ["Evaluation", "StructuredTarget", "Target"]
+__all__ = ["Evaluation", "MixedPrecision", "StructuredTarget", "Target"]
+
+MixedPrecision = bool | Literal["auto"]
+
+MIXED_FROM = 250_000  # multiplications of the backward pass, a point; below, conversions take what products give
 
 
 class Target:
@@ -29,6 +35,9 @@ class Target:
         energy: a callable x -> E(x) ``(B,)`` nats, with an attribute ``space`` unless ``space`` is given.
         reference: the factorised reference; None is the uniform distribution.
         space: where x lives.
+        mixed_precision: whether ∇f is taken from products in bfloat16 where weights are float32 and the energy's
+            structure can; f is not, and chains stay exact. "auto": for networks of a certain size, on devices that
+            multiply bfloat16 themselves.
 
     Raises:
         ValueError: where no space is known.
@@ -43,6 +52,7 @@ class Target:
         reference: Reference | None = None,
         *,
         space: Space | None = None,
+        mixed_precision: MixedPrecision = "auto",
     ) -> None:
         found = space if space is not None else getattr(energy, "space", None)
         if not isinstance(found, Space):
@@ -50,6 +60,7 @@ class Target:
         self.energy = energy
         self.reference = reference
         self.space = found
+        self.mixed_precision = mixed_precision
         self.short_cuts = True
 
     @property
@@ -59,6 +70,14 @@ class Target:
             return self.reference.weights.dtype
         parameters = self.energy.parameters() if isinstance(self.energy, nn.Module) else ()
         return next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
+
+    @property
+    def device(self) -> torch.device:
+        """Of points, likewise; the CPU where nothing says."""
+        if self.reference is not None:
+            return self.reference.weights.device
+        parameters = self.energy.parameters() if isinstance(self.energy, nn.Module) else ()
+        return next((p.device for p in parameters), torch.device("cpu"))
 
     def encode(self, codes: Tensor) -> Tensor:
         """Codes ``(B, D)`` as floats of the target's dtype."""
@@ -70,7 +89,15 @@ class Target:
             return self
         with torch.no_grad():
             structure = self.energy.structure()  # pyright: ignore[reportFunctionMemberAccess]
+            if isinstance(structure, Mixable) and self._mixes(structure):
+                structure = structure.mixed()
         return self if structure is None else StructuredTarget(self, structure)
+
+    def _mixes(self, structure: Mixable) -> bool:
+        if self.mixed_precision == "auto":
+            large = structure.backward_products >= MIXED_FROM
+            return large and self.dtype == torch.float32 and has_bfloat16(self.device)
+        return bool(self.mixed_precision) and self.dtype == torch.float32
 
     def plain(self) -> Target:
         """The same distribution without short cuts: autograd on ``forward`` alone."""
@@ -178,7 +205,8 @@ class StructuredTarget(Target):
 
     @property
     def how(self) -> str:
-        return type(self.structure).__name__
+        mixed = isinstance(self.structure, Mixable) and self.structure.in_bfloat16
+        return type(self.structure).__name__ + (", gradient in bfloat16" if mixed else "")
 
     def f(self, x: Tensor) -> Tensor:
         if not isinstance(self.structure, Network):

@@ -17,7 +17,7 @@ from gwg_dist.samplers import check_backend
 from gwg_dist.tools.commands import errors_for_people, make_parser
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.files import write_json
-from gwg_dist.tools.provenance import provenance
+from gwg_dist.tools.provenance import has_bfloat16, provenance
 from gwg_dist.tools.terminal import console, make_progress, quiet, say, track
 
 DDP, LAG, RECIPE, TRAINING = "ddp", "lag", "recipe", "training"
@@ -112,7 +112,7 @@ def row_bench(
             timings.append(clock.measure(row, rounds=3 if quick else rounds, device=where, peak=peak))
     machine = provenance(where) | {"product peak, GFLOP/s": round(peak / 1e9, 1)}
     (console if console.is_terminal else Console(width=TABLE_WIDTH)).print(timing_table(timings, machine))
-    if not clock.has_bfloat16(where):
+    if not has_bfloat16(where):
         console.print("bfloat16 is emulated on this CPU, tens of times slower: its rows are left out", soft_wrap=True)
     return written({"machine": machine, "rows": [timing._asdict() for timing in timings]}, path)
 

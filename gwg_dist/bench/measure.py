@@ -12,8 +12,6 @@ from typing import NamedTuple
 
 import torch
 
-from gwg_dist.tools.provenance import cpu_flags
-
 MB = 2**20
 
 
@@ -122,8 +120,3 @@ def pin(device: torch.device) -> None:
         torch.set_num_threads(1)
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 itself."""
-    return device.type == "cuda" or bool({"avx512_bf16", "amx_bf16"} & cpu_flags())

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from gwg_dist.batch import Batch
-from gwg_dist.bench.measure import Row, Sides, has_bfloat16
+from gwg_dist.bench.measure import Row, Sides
 from gwg_dist.bench.published import PublishedStep
 from gwg_dist.chains import ChainBuffer
 from gwg_dist.energies import Energy, IsingEnergy, IsingTorusEnergy, MLPEnergy, PottsEnergy, RBMEnergy, ResNetEnergy
@@ -20,19 +20,20 @@ from gwg_dist.objectives import ContrastiveDivergence
 from gwg_dist.reference import Reference
 from gwg_dist.samplers import GWG, BlockGibbs, Sampler, SurrogateGWG, Target, plan_chains, run_chain
 from gwg_dist.spaces import Binary, Categorical
+from gwg_dist.tools.provenance import has_bfloat16
 
 IMAGE = Binary((28, 28))
 BLOCK = 8
 
 
 class Model:
-    """An energy on a device with its reference, chains and the other side."""
+    """An energy on a device with its reference, chains and the other side; gradients in bfloat16 or not."""
 
-    def __init__(self, energy: Energy, *, chains: int, device: torch.device) -> None:
+    def __init__(self, energy: Energy, *, chains: int, device: torch.device, mixed: bool = False) -> None:
         self.energy = energy.to(device)
         self.generator = torch.Generator(device).manual_seed(0)
         self.reference = Reference(energy.space).to(device)
-        self.target = Target(self.energy, self.reference)
+        self.target = Target(self.energy, self.reference, mixed_precision=mixed)
         self.x = energy.space.encode(self.reference.sample(chains, generator=self.generator))
 
     def published(self) -> PublishedStep:
@@ -53,40 +54,56 @@ def make_rows(*, quick: bool, chains: int, backend: str, device: torch.device) -
     iteration = BLOCK if quick else 5 * BLOCK
 
     def step(make: Callable[[], Energy], steps: int, published: int, **other) -> Callable[[], Sides]:
-        num = other.pop("chains", chains)
-        return lambda: step_sides(Model(make(), chains=num, device=device), steps, published, backend=backend, **other)
+        num, mixed = other.pop("chains", chains), other.pop("mixed", False)
+        return lambda: step_sides(
+            Model(make(), chains=num, device=device, mixed=mixed), steps, published, backend=backend, **other
+        )
 
-    def resnet() -> Model:
-        return Model(ResNetEnergy(IMAGE), chains=chains, device=device)
+    def resnet(mixed: bool = False) -> Model:
+        return Model(ResNetEnergy(IMAGE), chains=chains, device=device, mixed=mixed)
+
+    def mlp() -> Energy:
+        return MLPEnergy(IMAGE, num_hidden=512, num_layers=3)
+
+    def rbm() -> Energy:
+        return RBMEnergy(IMAGE, num_hidden=500, scale=0.05)
 
     surrogate = SurrogateGWG(block=BLOCK)
-    rows = [
-        Row("step, MLP 784-512-512-512-1", step(lambda: MLPEnergy(IMAGE, num_hidden=512, num_layers=3), 40, 20)),
-        Row("step, RBM 784 x 500", step(lambda: RBMEnergy(IMAGE, num_hidden=500, scale=0.05), 100, 20)),
-        Row(
-            "step, RBM 784 x 500, 1000 chains",
-            step(lambda: RBMEnergy(IMAGE, num_hidden=500, scale=0.05), 20, 3, chains=1000),
+    deep: list[tuple[str, Callable[[bool], Sides]]] = [
+        ("step, MLP 784-512-512-512-1", lambda mixed: step(mlp, 40, 20, mixed=mixed)()),
+        ("step, RBM 784 x 500", lambda mixed: step(rbm, 100, 20, mixed=mixed)()),
+        ("step, RBM 784 x 500, 1000 chains", lambda mixed: step(rbm, 20, 3, chains=1000, mixed=mixed)()),
+        ("step, ResNet-64", lambda mixed: step_sides(resnet(mixed), 4 * few, 2 * few, backend=backend)),
+        (
+            f"PCD iteration, ResNet-64, {iteration} steps",
+            lambda mixed: pcd_sides(resnet(mixed), GWG(), iteration, backend),
         ),
+        ("AIS temperature, ResNet-64", lambda mixed: ais_sides(resnet(mixed), 8 * few, 2 * few, backend)),
+    ]
+    rows = [
+        *(row for name, build in deep for row in in_both_precisions(name, build)),
         Row("step, Ising torus 40x40", step(lambda: IsingTorusEnergy(Binary((40, 40)), sigma=0.15), 1000, 5)),
         Row("step, Ising torus 100x100", step(lambda: IsingTorusEnergy(Binary((100, 100)), sigma=0.15), 1000, 1)),
         Row("step, dense Ising, 1600 sites", step(lambda: IsingEnergy(Binary(1600), scale=0.01), 200, 5)),
         Row("step, dense Potts, 100 x 21", step(lambda: PottsEnergy(Categorical(100, 21), scale=0.02), 200, 3)),
-        Row("step, ResNet-64", lambda: step_sides(resnet(), 4 * few, 2 * few, backend=backend)),
         Row(
             f"step, ResNet-64, bfloat16 block of {BLOCK}, exact",
             lambda: step_sides(resnet(), few, 2, sampler=surrogate, per_step=BLOCK, backend=backend),
         ),
-        Row(f"PCD iteration, ResNet-64, {iteration} steps", lambda: pcd_sides(resnet(), GWG(), iteration, backend)),
         Row(
             f"PCD iteration, ResNet-64, {iteration} steps, bfloat16 blocks, exact",
             lambda: pcd_sides(resnet(), surrogate, iteration, backend),
         ),
-        Row("AIS temperature, ResNet-64", lambda: ais_sides(resnet(), 8 * few, 2 * few, backend)),
         Row("two-colour Gibbs sweep, torus 40x40", lambda: sweep_sides(chains, device)),
         Row("buffer: 100 of 10,000 chains out and in", lambda: buffer_sides(device)),
         Row("checkpoint of 1,000,000 chains of 28x28", lambda: checkpoint_sides(device)),
     ]
     return [row for row in rows if "bfloat16" not in row.name or has_bfloat16(device)]
+
+
+def in_both_precisions(name: str, build: Callable[[bool], Sides]) -> list[Row]:
+    """A row in float32 and one with gradients, not energies, in bfloat16."""
+    return [Row(name, lambda: build(False)), Row(f"{name}, gradient in bfloat16", lambda: build(True))]
 
 
 def step_sides(

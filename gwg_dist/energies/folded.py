@@ -11,7 +11,7 @@ Images are ``(B, H, W, C)`` here.
 from __future__ import annotations
 
 from itertools import groupby, product
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,9 @@ from gwg_dist.structure import Evaluation
 AT_ONCE = 50  # chains that a CPU evaluates together: their activations stay near, and the library's loops are long
 PATCH = 5
 MARGIN = 2  # a patch starts two pixels before its centre
+
+
+T = TypeVar("T")
 
 
 class Edge(NamedTuple):
@@ -167,7 +170,7 @@ class FoldedResNet(NamedTuple):
 
     Args:
         layers: of the forward pass.
-        back: of the backward pass, the same.
+        back: of the backward pass, the same, perhaps in bfloat16.
         constant: 0-d, the head's bias.
         embedding: ``(C_image K, C_in)`` and ``(C_in,)``, from one-hot form to channels; empty for binary images.
         image_shape: (C_image, H, W).
@@ -180,6 +183,20 @@ class FoldedResNet(NamedTuple):
     embedding: tuple[Tensor, ...]
     image_shape: tuple[int, int, int]
     at_once: int
+
+    @property
+    def in_bfloat16(self) -> bool:
+        return self.back.head.dtype == torch.bfloat16
+
+    @property
+    def backward_products(self) -> int:
+        """Of the convolutions behind the front."""
+        half, quarter = (-(-self.image_shape[1] // n) * -(-self.image_shape[2] // n) for n in (2, 4))
+        size = self.layers.strided.weight.numel()
+        return size * (half + 2 * quarter * (1 + len(self.layers.blocks)))
+
+    def mixed(self) -> FoldedResNet:
+        return self._replace(back=in_bfloat16(self.layers))
 
     def f(self, x: Tensor) -> Tensor:
         found = [self.layers.forward(self._image(part))[0] for part in self._parts(x)]
@@ -216,6 +233,16 @@ class FoldedResNet(NamedTuple):
             return grad.permute(0, 3, 1, 2).reshape(x.shape)
         one_hot = grad @ self.embedding[0].T
         return one_hot.unflatten(3, (self.image_shape[0], -1)).permute(0, 3, 1, 2, 4).reshape(x.shape)
+
+
+def in_bfloat16(layers: T) -> T:
+    """The same weights, rounded."""
+    if isinstance(layers, Tensor):
+        return cast(T, layers.bfloat16())
+    if not isinstance(layers, tuple):
+        return layers
+    parts = [in_bfloat16(part) for part in layers]
+    return cast(T, type(layers)(*parts) if hasattr(layers, "_fields") else tuple(parts))
 
 
 def equal_parts(x: Tensor, at_once: int) -> tuple[Tensor, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -65,7 +66,7 @@ class Perceptron(NamedTuple):
         columns: the transpose of W_1, ``(N, H)``, contiguous.
         head: -w, ``(H,)``.
         constant: -b, 0-d.
-        back: W_l of the backward pass, the same.
+        back: W_l of the backward pass, the same, perhaps in bfloat16.
     """
 
     weights: tuple[Tensor, ...]
@@ -74,6 +75,17 @@ class Perceptron(NamedTuple):
     head: Tensor
     constant: Tensor
     back: tuple[Tensor, ...]
+
+    @property
+    def in_bfloat16(self) -> bool:
+        return self.back[0].dtype == torch.bfloat16
+
+    @property
+    def backward_products(self) -> int:
+        return sum(weight.numel() for weight in self.back)
+
+    def mixed(self) -> Perceptron:
+        return self._replace(back=tuple(weight.bfloat16() for weight in self.weights))
 
     def f(self, x: Tensor) -> Tensor:
         return self._forward(self._first(x))[0]

@@ -32,6 +32,14 @@ def cpu_flags() -> set[str]:
     return set(_cpu_info("flags").split())
 
 
+@cache
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 itself, and torch has the products for it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool({"avx512_bf16", "amx_bf16"} & cpu_flags()) and torch.backends.mkldnn.is_available()
+
+
 def device_name(device: torch.device) -> str:
     """The name of a GPU; of a processor, with the widest vectors that it multiplies."""
     if device.type == "cuda":

@@ -20,7 +20,7 @@ from gwg_dist.samplers.fast.in_place import InPlaceGWG, MoveNoise, may_replace
 from gwg_dist.samplers.fast.native import LATE
 from gwg_dist.samplers.gwg import GWG
 from gwg_dist.spaces import Binary, Change
-from gwg_dist.structure import Evaluation, HiddenUnits, Network
+from gwg_dist.structure import Evaluation, HiddenUnits, Network, pulled
 from gwg_dist.target import StructuredTarget, Target
 
 
@@ -103,7 +103,8 @@ class HiddenState(BinaryState):
     ) -> None:
         super().__init__(x, evaluation, target, beta, temperature)
         (hidden,) = evaluation.aux
-        self.weight, self.bias = units.weight.to(x.dtype), units.visible_bias.to(x.dtype).contiguous()
+        self.weight = units.weight.to(x.dtype) if units.back is None else units.back
+        self.bias = units.visible_bias.to(x.dtype).contiguous()
         columns = units.columns.to(x.dtype).contiguous()
         self.hidden = hidden.to(x.dtype).clone(memory_format=torch.contiguous_format)
         self.softplus = functional.softplus(self.hidden.double()).sum(1)
@@ -137,7 +138,7 @@ class BinaryGWG(InPlaceGWG):
     def step(self, target: Target, state: BinaryState, noise: MoveNoise) -> tuple[BinaryState, Info]:
         if isinstance(state, HiddenState):
             state.propose_hidden(noise.uniform)
-            change, grad = state.change, torch.addmm(state.bias, state.sigmoid, state.weight)
+            change, grad = state.change, pulled(state.bias, state.sigmoid, state.weight)
             there = None
         else:
             proposal = torch.empty_like(state.position)
