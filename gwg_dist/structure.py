@@ -3,7 +3,7 @@
 A structure is a named tuple of tensors, made from the weights as they are and sharing no memory that an optimizer
 writes, so that a compiled or captured step sees new weights as new inputs. ``start`` evaluates f and ∇f at x, ``move``
 follows them through a change of one site at less than the cost of an evaluation. Fast paths and block kernels read the
-fields. Not implemented: categorical sparse pairs.
+fields.
 """
 
 from __future__ import annotations
@@ -142,6 +142,7 @@ class Graph(nn.Module):
         neighbours: ``(D, n)`` int64, n the largest degree: the sites that each site sees. A site of lower degree has
             other sites in the places left over, each once; couplings there are zero.
         edge: ``(D, n)`` int64: the row of ``edges``, M in places left over.
+        turned: ``(D, n)`` booleans: whether the site is the second of that row.
         colour: ``(D,)`` int64; no two sites that see each other have the same.
 
     Raises:
@@ -150,6 +151,7 @@ class Graph(nn.Module):
 
     neighbours: Tensor
     edge: Tensor
+    turned: Tensor
     colour: Tensor
 
     def __init__(self, num_sites: int, edges: Tensor) -> None:
@@ -162,8 +164,9 @@ class Graph(nn.Module):
         place = torch.arange(len(site)) - (degree.cumsum(0) - degree)[site]
         width = int(degree.max()) if len(edges) else 0
         neighbours = torch.full((num_sites, width), -1)
-        edge = torch.full((num_sites, width), len(edges))
+        edge, turned = torch.full((num_sites, width), len(edges)), torch.zeros(num_sites, width, dtype=torch.bool)
         neighbours[site, place], edge[site, place] = other, order % max(len(edges), 1)
+        turned[site, place] = order >= len(edges)
         for i in (degree < width).nonzero()[:, 0].tolist():
             free = torch.ones(num_sites, dtype=torch.bool)
             free[neighbours[i, : degree[i]]] = free[i] = False
@@ -171,11 +174,23 @@ class Graph(nn.Module):
         self.num_edges = len(edges)
         self.register_buffer("neighbours", neighbours, persistent=False)
         self.register_buffer("edge", edge, persistent=False)
+        self.register_buffer("turned", turned, persistent=False)
         self.register_buffer("colour", _greedy_colouring(neighbours, degree), persistent=False)
 
     def rows(self, couplings: Tensor) -> Tensor:
-        """Couplings of the edges ``(M,)`` at every site's neighbours, ``(D, n)``; zero in places left over."""
-        return functional.pad(couplings, (0, 1))[self.edge]
+        """Couplings of the edges at every site's neighbours; zero in places left over.
+
+        Args:
+            couplings: a number an edge ``(M,)``, or a matrix from the categories of its first site to those of its
+                second, ``(M, K, K)``.
+
+        Returns:
+            ``(D, n)``, or ``(D, n, K, K)`` with the categories of the site itself first.
+        """
+        if couplings.ndim == 1:
+            return functional.pad(couplings, (0, 1))[self.edge]
+        found = functional.pad(couplings, (0, 0, 0, 0, 0, 1))[self.edge]
+        return torch.where(self.turned[:, :, None, None], found.transpose(2, 3), found)
 
     @cached_property
     def blocks(self) -> tuple[Tensor, ...]:
@@ -224,6 +239,46 @@ class SparsePairs(NamedTuple):
     def steepest(self) -> Tensor:
         """A bound on every entry of abs(∇f) at every x, 0-d."""
         return ((self.slope + self.rows.sum(1) / 2).abs() + self.rows.abs().sum(1) / 2).max()
+
+
+class SparseCategoricalPairs(NamedTuple):
+    """f(x) = constant + sum_i slope_i^T x_i + sum_(i~j) x_i^T R_ij x_j of one-hot x ``(B, D, K)``, i~j in a graph.
+
+    Args:
+        graph: who sees whom.
+        rows: ``(D, n, K, K)``, R_ij at j = ``graph.neighbours``; made by ``graph.rows``, so that R_ji is its transpose.
+        slope: ``(D, K)``, ∇f at x = 0.
+        constant: 0-d, f at x = 0.
+    """
+
+    graph: Graph
+    rows: Tensor
+    slope: Tensor
+    constant: Tensor
+
+    def start(self, x: Tensor) -> Evaluation:
+        pull = torch.zeros_like(x)
+        for neighbour, matrix in zip(self.graph.neighbours.T, self.rows.unbind(1), strict=True):
+            pull = pull + torch.einsum("bdl,dkl->bdk", x[:, neighbour], matrix)
+        f = self.constant + (x * (self.slope + pull / 2)).sum((1, 2), dtype=torch.float64)
+        return Evaluation(f, self.slope + pull)
+
+    def move(self, here: Evaluation, x: Tensor, change: Change) -> Evaluation:
+        """f is linear in each site, so its change is read off the gradient."""
+        chain = torch.arange(len(x), device=x.device)
+        f = here.f + (here.grad[chain, change.site, change.new] - here.grad[chain, change.site, change.old])
+        pull = self.rows[change.site, :, change.new] - self.rows[change.site, :, change.old]
+        at = self.graph.neighbours[change.site][:, :, None].expand_as(pull)
+        return Evaluation(f, here.grad.scatter_add(1, at, pull))
+
+    def blocks(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Sites that are independent given the others: those of each colour."""
+        return tuple(block.to(x.device) for block in self.graph.blocks)
+
+    def grad_at(self, x: Tensor, sites: Tensor) -> Tensor:
+        """∇f at some sites, ``(B, sites, K)``. It does not depend on x at those sites of one colour themselves."""
+        others = x[:, self.graph.neighbours[sites]]
+        return self.slope[sites] + torch.einsum("bsnl,snkl->bsk", others, self.rows[sites])
 
 
 class HiddenUnits(NamedTuple):

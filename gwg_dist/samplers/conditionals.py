@@ -21,10 +21,11 @@ from torch.nn import functional
 from gwg_dist.draws import first_above
 from gwg_dist.samplers.base import accept_probability, select
 from gwg_dist.spaces import Binary
-from gwg_dist.structure import DensePairs, HiddenUnits, SparsePairs
+from gwg_dist.structure import DensePairs, HiddenUnits, SparseCategoricalPairs, SparsePairs
 from gwg_dist.target import StructuredTarget
 
 Rule = Callable[[Tensor, Tensor], Tensor]
+Pairs = DensePairs | SparsePairs | SparseCategoricalPairs
 
 
 def gibbs(probability: Tensor, x: Tensor) -> Tensor:
@@ -106,7 +107,7 @@ class PairConditionals(Conditionals):
     """
 
     target: StructuredTarget
-    pairs: DensePairs | SparsePairs
+    pairs: Pairs
     blocks: tuple[Tensor, ...]
     rule: str
 
@@ -204,7 +205,8 @@ def conditionals(structure: object, target: StructuredTarget, x: Tensor, rule: s
 
 @conditionals.register(DensePairs)
 @conditionals.register(SparsePairs)
-def _of_pairs(pairs: DensePairs | SparsePairs, target: StructuredTarget, x: Tensor, rule: str) -> Conditionals:
+@conditionals.register(SparseCategoricalPairs)
+def _of_pairs(pairs: Pairs, target: StructuredTarget, x: Tensor, rule: str) -> Conditionals:
     return PairConditionals(target, pairs, pairs.blocks(x), rule)
 
 

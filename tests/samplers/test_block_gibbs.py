@@ -1,5 +1,6 @@
 """Block Gibbs sampling leaves p_beta invariant: every move of every block is enumerated, for pairs and hidden units."""
 
+import copy
 import inspect
 import textwrap
 from typing import Any
@@ -11,16 +12,68 @@ from torch import Tensor
 from gwg_dist.energies import Energy, IsingEnergy, IsingTorusEnergy, MLPEnergy, PottsEnergy, RBMEnergy
 from gwg_dist.evaluation import ais
 from gwg_dist.reference import Reference
-from gwg_dist.samplers import BlockGibbs, Target, conditionals, run_chain
+from gwg_dist.samplers import GWG, BlockGibbs, Target, conditionals, run_chain
 from gwg_dist.samplers.conditionals import RULES, HiddenConditionals, PairConditionals
 from gwg_dist.samplers.fast import native
 from gwg_dist.samplers.fast.sweep import ColourSweep
-from gwg_dist.spaces import Binary, Categorical
-from gwg_dist.testing import check_invariance, check_kernel, random_target
+from gwg_dist.spaces import Binary, Categorical, Space
+from gwg_dist.structure import Graph, SparseCategoricalPairs, SparsePairs
+from gwg_dist.testing import (
+    CheckError,
+    check_detailed_balance,
+    check_energy,
+    check_invariance,
+    check_kernel,
+    random_target,
+)  # fmt: skip
 from gwg_dist.testing.kernels import number_of
 from tests.support.kernels import TOLERANCE, assert_exact, exact_pi
 
+
+class OnAGraph(Energy):
+    """Any pairs of sites, binary or categorical, with a coupling, or a matrix of them, of its own for each."""
+
+    def __init__(self, space: Space, edges: Tensor) -> None:
+        super().__init__(space)
+        self.graph = Graph(space.num_sites, edges)
+        self.register_buffer("edges", edges)
+        width = () if isinstance(space, Binary) else (space.num_categories,)
+        self.couplings = torch.nn.Parameter(torch.zeros(len(edges), *width, *width))
+        self.field = torch.nn.Parameter(torch.zeros(space.num_sites, *width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        ends = x[:, self.edges]  # pyright: ignore[reportArgumentType]
+        pairs = "bm,bm,m->b" if x.ndim == 2 else "bmk,bml,mkl->b"
+        together = torch.einsum(pairs, ends[:, :, 0], ends[:, :, 1], self.couplings)
+        return -together - (x * self.field).flatten(1).sum(1)
+
+    def structure(self) -> SparsePairs | SparseCategoricalPairs:
+        kind = SparsePairs if isinstance(self.space, Binary) else SparseCategoricalPairs
+        rows = self.graph.rows(self.couplings.detach())
+        return kind(self.graph, rows, self.field.detach().clone(), rows.new_zeros(()))
+
+
+def triangular(rows: int, columns: int) -> Tensor:
+    """A periodic lattice with one diagonal: three colours or more."""
+    site = torch.arange(rows * columns).view(rows, columns)
+    steps = [site.roll(-1, 0), site.roll(-1, 1), site.roll((-1, -1), (0, 1))]
+    edges = torch.cat([torch.stack([site.flatten(), other.flatten()], 1) for other in steps])
+    return edges.sort(1).values.unique(dim=0)
+
+
+def erdos_renyi(num_sites: int, share: float, seed: int) -> Tensor:
+    """Every pair with this probability, in a random order of its two sites."""
+    generator = torch.Generator().manual_seed(seed)
+    edges = torch.combinations(torch.arange(num_sites))
+    edges = edges[torch.rand(len(edges), generator=generator) < share]
+    flipped = torch.rand(len(edges), 1, generator=generator) < 0.5
+    return torch.where(flipped, edges.flip(1), edges)
+
+
 PAIRS: dict[str, tuple[Energy, float]] = {
+    "triangular": (OnAGraph(Binary((3, 3)), triangular(3, 3)), 0.6),
+    "random graph": (OnAGraph(Binary(8), erdos_renyi(8, 0.4, 0)), 0.8),
+    "potts on a graph": (OnAGraph(Categorical(5, 3), erdos_renyi(5, 0.5, 1)), 0.8),
     "torus": (IsingTorusEnergy(Binary((3, 3))), 0.2),
     "ising": (IsingEnergy(Binary(5)), 0.3),
     "potts": (PottsEnergy(Categorical(3, 4)), 0.6),
@@ -138,6 +191,46 @@ def test_a_chain_is_swept_by_colour_in_company_as_alone(num_chains: int) -> None
     for b in range(num_chains):
         alone = kernel.init(target, x[b : b + 1], beta[b : b + 1])
         assert torch.equal(kernel.step(target, alone, noise[b : b + 1])[0].x, state.x[b : b + 1])
+
+
+GRAPHS = [energy for energy, _ in PAIRS.values() if isinstance(energy, OnAGraph)]
+
+
+@pytest.mark.parametrize("energy", [*GRAPHS, OnAGraph(Binary((4, 6)), triangular(4, 6))], ids=lambda e: str(e.space))
+def test_no_two_sites_that_see_each_other_have_one_colour(energy: OnAGraph) -> None:
+    colour, edges = energy.graph.colour, energy.edges
+    assert isinstance(edges, Tensor)
+    assert (colour[edges[:, 0]] != colour[edges[:, 1]]).all()
+    assert int(colour.max()) < int(torch.bincount(edges.flatten()).max()) + 1, "greedy: at most the degree and one"
+
+
+@pytest.mark.parametrize("energy", GRAPHS, ids=lambda e: str(e.space))
+def test_pairs_of_a_graph_are_what_their_energy_says(energy: OnAGraph) -> None:
+    """Start, moves and gradient against autograd; and Gibbs-With-Gradients by them, enumerated."""
+    energy = copy.deepcopy(energy)
+    with torch.no_grad():
+        for parameter in energy.parameters():
+            parameter.normal_(0, 0.7, generator=torch.Generator().manual_seed(2))
+    check_energy(energy)
+    small = OnAGraph(Categorical(3, 3), torch.tensor([[0, 1], [2, 1]]))
+    check_detailed_balance(GWG(), random_target(small, spread=0.8).frozen(), beta=0.7)
+
+
+def test_one_way_of_a_matrix_of_couplings_is_not_the_other() -> None:
+    """A mutant: matrices that are not transposed for the second site of a pair."""
+    energy = random_target(OnAGraph(Categorical(2, 3), torch.tensor([[1, 0]])), spread=1.0).energy
+    assert isinstance(energy, OnAGraph)
+    energy.graph.turned.zero_()
+    with pytest.raises(CheckError):
+        check_energy(energy)
+
+
+@pytest.mark.parametrize("name", ["triangular", "random graph"])
+def test_sweeps_by_colour_of_any_graph_stay_at_the_target(name: str) -> None:
+    """As they are run: in C where there is a compiler."""
+    energy, spread = PAIRS[name]
+    target = random_target(copy.deepcopy(energy), spread=spread, dtype=torch.float32)
+    check_invariance(BlockGibbs(), target, num_steps=3, dtype=torch.float32)
 
 
 # -- hidden units ------------------------------------------------------------------------------------------------------
