@@ -24,6 +24,7 @@ class IterationStats(NamedTuple):
         hops: mean number of sites changed a step.
         lag: how far chains lag behind the model, of all ranks, see ``chain_lag``; the newest that was measured.
         energy_spread: standard deviation of E over data and chains together, nats; None for a single point.
+        swap_prob: mean probability of swaps between neighbouring betas; None where chains are at one beta.
     """
 
     loss: Tensor
@@ -33,6 +34,7 @@ class IterationStats(NamedTuple):
     hops: Tensor | None = None
     lag: Tensor | None = None
     energy_spread: Tensor | None = None
+    swap_prob: Tensor | None = None
 
     @classmethod
     def of(cls, result: ObjectiveResult, batch: Batch, chain: ChainResult | None) -> IterationStats:
@@ -43,7 +45,9 @@ class IterationStats(NamedTuple):
         if chain is None or result.energy_model is None:
             return stats
         gap = result.energy_model.mean() - energy_data
-        return stats._replace(energy_gap=gap, accept_prob=chain.accept_prob.mean(), hops=chain.hops.mean())
+        swap_prob = None if chain.swap_prob is None else chain.swap_prob.mean()
+        stats = stats._replace(energy_gap=gap, accept_prob=chain.accept_prob.mean(), hops=chain.hops.mean())
+        return stats._replace(swap_prob=swap_prob)
 
     def known(self) -> dict[str, Tensor]:
         """By name, without what is None."""

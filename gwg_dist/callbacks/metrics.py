@@ -14,7 +14,7 @@ from gwg_dist.module import EBMModule
 
 class TrainingMetrics(Callback):
     """Logs train/loss, train/energy_data, train/energy_gap (nats), train/accept_prob, train/hops,
-    train/energy_spread (nats) and train/lag.
+    train/energy_spread (nats), train/lag, and train/swap_prob where chains swap betas.
 
     Means over all ranks, each weighted by its number of points. Not of every iteration, because logging takes longer
     than a step of a small model.

@@ -9,7 +9,6 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from gwg_dist.chains import ChainBuffer
 from gwg_dist.module import EBMModule
 from gwg_dist.pictures import save_grid
 from gwg_dist.tools.files import surviving
@@ -42,9 +41,9 @@ class SamplePictures(Callback):
         step = trainer.global_step
         due = self.every and (step % self.every == 0 or step == trainer.max_steps)
         assert isinstance(pl_module, EBMModule)
-        if not due or not trainer.is_global_zero or not isinstance(pl_module.chains, ChainBuffer):
+        codes = pl_module.chains.first_codes(self.num) if due and trainer.is_global_zero else None
+        if codes is None:
             return
-        codes = pl_module.space.unpack(pl_module.chains.packed[: self.num])
         with surviving("a picture of the chains"):
             if save_grid(codes, pl_module.space, self.folder / "samples" / f"{step:07d}.png"):
                 save_grid(codes, pl_module.space, self.folder / "samples.png")

@@ -8,5 +8,15 @@ from gwg_dist.chains.base import ChainSource, Start, StartAndKeep
 from gwg_dist.chains.buffer import ChainBuffer
 from gwg_dist.chains.data import DataChains
 from gwg_dist.chains.saved import restore_chains, save_chains
+from gwg_dist.chains.tempered import TemperedChains
 
-__all__ = ["ChainBuffer", "ChainSource", "DataChains", "Start", "StartAndKeep", "restore_chains", "save_chains"]
+__all__ = [
+    "ChainBuffer",
+    "ChainSource",
+    "DataChains",
+    "Start",
+    "StartAndKeep",
+    "TemperedChains",
+    "restore_chains",
+    "save_chains",
+]

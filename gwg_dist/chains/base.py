@@ -94,9 +94,18 @@ class ChainSource(ABC):
         del target
         return True
 
+    def first_codes(self, num: int) -> Tensor | None:
+        """Codes of at most ``num`` chains of the model that this rank keeps, to look at; None where none are kept."""
+        del num
+        return None
+
     def gather(self) -> Tensor | None:
         """The packed chains of all ranks; called on every rank. None where nothing is kept."""
         return None
+
+    def of_model(self, packed: Tensor) -> Tensor:
+        """The rows of what ``gather`` returned that are chains of the model itself."""
+        return packed
 
     def restore(self, packed: Tensor | None) -> None:
         """Take this rank's share of what ``gather`` returned, on any number of ranks."""

@@ -96,6 +96,9 @@ class ChainBuffer(StartAndKeep):
     def keep(self, start: Start, codes: Tensor) -> None:
         self.packed[start.rows] = self.space.pack(codes)
 
+    def first_codes(self, num: int) -> Tensor:
+        return self.space.unpack(self.packed[:num])
+
     def gather(self) -> Tensor:
         return gather_rows(self.packed).cpu()
 

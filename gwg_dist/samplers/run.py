@@ -28,11 +28,13 @@ class ChainResult(NamedTuple):
         state: the kernel's last state; ``state.x`` and ``state.f`` are what others read.
         accept_prob: mean acceptance probability over the steps, ``(B,)`` float64.
         hops: mean number of changed sites a step, ``(B,)`` float64.
+        swap_prob: mean probability of swaps with chains at other betas, ``(B,)``; None where there are none.
     """
 
     state: State
     accept_prob: Tensor
     hops: Tensor
+    swap_prob: Tensor | None = None
 
     @property
     def x(self) -> Tensor:

@@ -79,6 +79,7 @@ def start_codes(loaded: LoadedRun, num: int, start: str, generator: torch.Genera
     if start == "reference":
         return module.reference.sample(num, generator=generator)
     packed = loaded.checkpoint["chains"]["packed"]
+    packed = None if packed is None else module.chains.of_model(packed)
     if packed is None or len(packed) < num:
         has = 0 if packed is None else len(packed)
         raise InputError(f"the checkpoint keeps {has} chains, fewer than {num}: use --start reference")
