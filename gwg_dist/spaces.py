@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gwg_dist.draws import first_above
+from gwg_dist.tools.memory import check_room
 
 MAX_ENUMERABLE_STATES = 2**22
 
@@ -313,6 +314,11 @@ class Categorical(Space):
         return f"Categorical({self.shape}, num_categories={self.num_categories})"
 
     def encode(self, codes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Codes ``(B, D)`` one-hot, ``(B, D, K)``. Raises InputError where they do not fit into memory."""
+        if codes.device.type == "cpu":
+            points = f"{len(codes)} one-hot points of {self}"
+            num_bytes = codes.numel() * self.num_categories * dtype.itemsize
+            check_room(num_bytes, points, "fewer at a time, or fewer categories")
         x = torch.zeros(*codes.shape, self.num_categories, dtype=dtype, device=codes.device)
         return x.scatter_(-1, codes.long()[..., None], 1)
 

@@ -187,6 +187,7 @@ def scales_refusal(scales: tuple[float, ...] | None, target: Target) -> str | No
     return f"scales must hold one number for each of the {num_sites} sites, got {num}"
 
 
+@torch.compiler.assume_constant_result
 @cache
 def scales_tensor(scales: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """The scales of sites as a tensor ``(D,)``, made once: a step copies nothing to the device."""

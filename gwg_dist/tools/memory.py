@@ -7,6 +7,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from gwg_dist.tools.errors import InputError
+
+WORTH_A_LOOK = 2**30  # bytes; less is had or refused by the allocator
 UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
@@ -19,6 +22,21 @@ def free_memory(root: str | Path = "/") -> int | None:
     root = Path(root)
     rooms = [*_of_machine(root), *_of_groups(root)]
     return max(min(rooms), 0) if rooms else None
+
+
+def check_room(num_bytes: int, what: str, instead: str) -> None:
+    """Raise InputError, before anything is allocated, where there is no room for so many bytes on the machine.
+
+    Args:
+        num_bytes: what will be taken; less than a gigabyte is not looked at.
+        what: what takes it, in the plural.
+        instead: what takes less.
+    """
+    if num_bytes < WORTH_A_LOOK:
+        return
+    free = free_memory()
+    if free is not None and num_bytes > free:
+        raise InputError(f"{what} take {in_words(num_bytes)} of memory and {in_words(free)} are free: {instead}")
 
 
 def in_words(num_bytes: float) -> str:

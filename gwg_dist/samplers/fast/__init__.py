@@ -12,7 +12,18 @@ from collections.abc import Callable
 from torch import Tensor
 
 from gwg_dist.samplers.base import Kernel
-from gwg_dist.samplers.fast import binary, compiled, dense, graphs, langevin, pair_sweep, path_auxiliary, sparse, sweep
+from gwg_dist.samplers.fast import (
+    binary,
+    compiled,
+    dense,
+    graphs,
+    langevin,
+    pair_sweep,
+    parts,
+    path_auxiliary,
+    sparse,
+    sweep,
+)
 from gwg_dist.samplers.fast.compiled import Compiled
 from gwg_dist.samplers.fast.graphs import Graphed
 from gwg_dist.target import Target
@@ -29,6 +40,7 @@ PATHS: tuple[Path, ...] = (
     binary.path,
     path_auxiliary.path,
     langevin.path,
+    parts.path,
     graphs.path,
     compiled.path,
 )
