@@ -14,7 +14,7 @@ what ``tests/house/test_architecture.py`` reads:
     target                                                      p_beta as a kernel sees it
     structure, reference                                        what an energy knows of itself; where annealing starts
     spaces                                                      the only place that knows binary from categorical
-    draws, batch
+    draws, batch, graph
     tools                                                       what every part may use
 
 Lightning is imported from ``module`` up and in ``data``; Ray in ``tune`` alone; samplers and energies need torch alone.

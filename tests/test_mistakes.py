@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gwg_dist.energies import Energy, IsingEnergy, IsingTorusEnergy, MLPEnergy, PottsEnergy, RBMEnergy
+from gwg_dist.graph import Graph
 from gwg_dist.reference import Reference
 from gwg_dist.samplers import GWG, BlockGibbs, Gibbs, Target, plan_chains, run_chain
 from gwg_dist.samplers.fast import native
@@ -17,7 +18,7 @@ from gwg_dist.samplers.fast.native import LATE, Bound
 from gwg_dist.samplers.fast.native.signatures import TABLE, signature
 from gwg_dist.samplers.fast.sparse import SparsePairGWG
 from gwg_dist.spaces import Binary, Space
-from gwg_dist.structure import DensePairs, Graph, SparsePairs
+from gwg_dist.structure import DensePairs, SparsePairs
 from gwg_dist.testing import check_energy, check_invariance, exact_pi, random_target
 from gwg_dist.testing.kernels import number_of
 from tests.conftest import ROOT

@@ -13,9 +13,9 @@ from torch import Tensor
 from gwg_dist.compare.clusters import cluster_samples
 from gwg_dist.energies import Energy, IsingGraphEnergy, IsingTorusEnergy, PottsEnergy
 from gwg_dist.evaluation import exact_log_prob
+from gwg_dist.graph import Graph
 from gwg_dist.samplers import GWG, BlockGibbs, Target, run_chain
 from gwg_dist.spaces import Binary, Categorical, Space
-from gwg_dist.structure import Graph
 from gwg_dist.tools.seeding import make_generator
 
 FEW_STATES = 2**16

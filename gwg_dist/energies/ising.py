@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from gwg_dist.energies.base import Energy, rate_of_pairs, require_binary
 from gwg_dist.energies.upper import upper_form
+from gwg_dist.graph import Graph
 from gwg_dist.spaces import Space
-from gwg_dist.structure import DensePairs, Graph, SparsePairs, symmetric
+from gwg_dist.structure import DensePairs, SparsePairs, symmetric
 
 
 class IsingEnergy(Energy):

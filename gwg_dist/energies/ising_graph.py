@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from gwg_dist.energies.base import Energy, require_binary
+from gwg_dist.graph import Graph
 from gwg_dist.spaces import Space
-from gwg_dist.structure import Graph, SparsePairs
+from gwg_dist.structure import SparsePairs
 
 
 class IsingGraphEnergy(Energy):

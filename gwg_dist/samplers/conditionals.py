@@ -154,7 +154,9 @@ class HiddenConditionals(Conditionals):
 
         min(1, exp(gap(x') - gap(x))),     gap(x) = sum (β softplus(a) - softplus(β a)),
 
-    it leaves p_β(x) invariant, the path of every other kernel. It carries a, ``(B, H)``.
+    it leaves p_β(x) invariant, the path of every other kernel. Each unit adds up to (1 - β) log 2 to the gap, so with
+    hundreds of units a sweep in the middle of the path is seldom made: to anneal such a model take a kernel that
+    changes few sites. It carries a, ``(B, H)``.
 
     Args:
         target: target of the chains.

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from gwg_dist.energies import Energy, IsingEnergy, IsingTorusEnergy, MLPEnergy, PottsEnergy, RBMEnergy
 from gwg_dist.evaluation import ais
+from gwg_dist.graph import Graph
 from gwg_dist.reference import Reference
 from gwg_dist.samplers import GWG, BlockGibbs, Target, conditionals, run_chain
 from gwg_dist.samplers.conditionals import RULES, HiddenConditionals, PairConditionals
 from gwg_dist.samplers.fast import native
 from gwg_dist.samplers.fast.sweep import ColourSweep
 from gwg_dist.spaces import Binary, Categorical, Space
-from gwg_dist.structure import Graph, SparseCategoricalPairs, SparsePairs
+from gwg_dist.structure import SparseCategoricalPairs, SparsePairs
 from gwg_dist.testing import (
     CheckError,
     check_detailed_balance,
