@@ -21,18 +21,26 @@ from gwg_dist.energies import PottsEnergy, ResNetEnergy
 from gwg_dist.evaluation import ais, annealing
 from gwg_dist.reference import Reference
 from gwg_dist.samplers import (
+    ACS,
+    AVG,
+    DMALA,
+    DULA,
     GWG,
     PAS,
     ChainResult,
     EnumeratedGibbs,
+    GaussianIntegralGibbs,
     Gibbs,
     HammingBall,
     Kernel,
+    MultiGWG,
+    ParallelTempering,
+    RandomWalk,
     Sampler,
     Target,
     run,
     run_chain,
-)  # fmt: skip
+)
 from gwg_dist.samplers.fast import graphs
 from gwg_dist.samplers.fast.graphs import Graphed, Memory, tree_copy
 from gwg_dist.samplers.run import Plan, plan_chains
@@ -48,7 +56,9 @@ ALPHA = 1e-6
 NUM_CHAINS = 40_000
 TOLERANCE = 1e-10  # float64, sums in another order
 SAMPLERS = [
-    GWG(), Gibbs(), Gibbs("systematic"), PAS(max_length=3), HammingBall(radius=1, block=2), EnumeratedGibbs(block=2)
+    GWG(), Gibbs(), Gibbs("systematic"), MultiGWG(), RandomWalk(), DMALA(0.5), DMALA(0.5, 0.8, (0.5, 1.0, 2.0)), DULA(),
+    PAS(max_length=3), HammingBall(radius=1, block=2), EnumeratedGibbs(block=2), AVG(), GaussianIntegralGibbs(),
+        ParallelTempering(GWG(), (0.5, 1.0)),
 ]  # fmt: skip
 MODELS = [("mlp", "binary"), ("mlp", "categorical"), ("rbm", "binary"), ("ising", "binary"), ("potts", "categorical")]
 
@@ -89,6 +99,12 @@ def same_chain(sampler: Sampler, target: Target, x: Tensor, backend: str, **sett
     return other
 
 
+def skip_refused(sampler: Sampler, target: Target) -> None:
+    reason = sampler.refusal(target)
+    if reason is not None:
+        pytest.skip(f"by design: {reason}")
+
+
 def change_weights(target: Target) -> None:
     """In place, as an optimizer does."""
     assert isinstance(target.energy, nn.Module)
@@ -99,6 +115,7 @@ def change_weights(target: Target) -> None:
 
 def check_graph(sampler: Sampler, target: Target, device: str) -> None:
     """A run, one on new weights, one by a schedule, one from another start; no run disturbs the results of another."""
+    skip_refused(sampler, target)
     x = starts(target, device)
     first = same_chain(sampler, target, x, "graph", beta=0.8)
     kept = first.x.clone(), first.state.f.clone()
@@ -344,6 +361,7 @@ def test_a_synchronisation_is_caught() -> None:
 def test_no_step_synchronises(kind: str, name: str, sampler: Sampler, backend: str, annealed: bool) -> None:
     """The body of ``run_chain`` after a first run of it: draw, step, sum up."""
     target = model(kind, name, "cuda")
+    skip_refused(sampler, target)
     x, generator = starts(target, "cuda"), torch.Generator("cuda").manual_seed(0)
     betas = torch.linspace(0.5, 1, 5, dtype=torch.float64, device="cuda")
     with torch.no_grad():
