@@ -58,7 +58,7 @@ TOLERANCE = 1e-10  # float64, sums in another order
 SAMPLERS = [
     GWG(), Gibbs(), Gibbs("systematic"), MultiGWG(), RandomWalk(), DMALA(0.5), DMALA(0.5, 0.8, (0.5, 1.0, 2.0)), DULA(),
     PAS(max_length=3), HammingBall(radius=1, block=2), EnumeratedGibbs(block=2), AVG(), GaussianIntegralGibbs(),
-        ParallelTempering(GWG(), (0.5, 1.0)),
+    ParallelTempering(GWG(), (0.5, 1.0)), ACS(cycle=4),
 ]  # fmt: skip
 MODELS = [("mlp", "binary"), ("mlp", "categorical"), ("rbm", "binary"), ("ising", "binary"), ("potts", "categorical")]
 

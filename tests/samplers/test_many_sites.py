@@ -325,6 +325,22 @@ def test_increments_are_from_scratch_to_rounding(name: str, sampler: Sampler) ->
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
+def test_a_gradient_in_bfloat16_is_one_function_of_x(sampler: Sampler) -> None:
+    """That of the start is that of every step, or the way back would have another proposal."""
+    target = Target(LARGE["rbm"], Reference(LARGE["rbm"].space), mixed_precision=True).frozen()
+    generator = torch.Generator().manual_seed(0)
+    x = target.space.encode(target.space.uniform_codes(4, generator=generator))
+    kernel = fastest(sampler, target, x, None)
+    with torch.no_grad():
+        state: Any = kernel.init(target, x, torch.ones(()))
+        for _ in range(20):
+            state, _ = kernel.step(target, state, kernel.draw(state, generator))
+        fresh, full = target.evaluate(state.x), Target(LARGE["rbm"]).plain().evaluate(state.x)
+    assert not torch.equal(state.x, x)
+    assert (state.grad - fresh.grad).abs().max() < 0.5 * (fresh.grad - full.grad).abs().max()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
 def test_what_is_picked(sampler: Sampler) -> None:
     """In C for binary pairs and hidden units at any beta; a variant of a user's own, and other models, as they are."""
     mine = type("Mine", (type(sampler),), {})()

@@ -19,7 +19,7 @@ from gwg_dist.samplers.base import Info, Kernel
 from gwg_dist.samplers.fast import native
 from gwg_dist.samplers.fast.native import LATE
 from gwg_dist.spaces import Binary
-from gwg_dist.structure import DensePairs, Evaluation, HiddenUnits, SparsePairs
+from gwg_dist.structure import DensePairs, Evaluation, HiddenUnits, SparsePairs, pulled
 from gwg_dist.target import StructuredTarget, Target
 
 FOLLOWED = (DensePairs, SparsePairs, HiddenUnits)
@@ -99,7 +99,8 @@ class Units(Model):
     def __init__(self, chains: Chains, structure: HiddenUnits, evaluation: Evaluation) -> None:
         (hidden,), like = evaluation.aux, chains.position
         self.grad_new = chains.grad_new
-        self.weight, self.bias = structure.weight.to(like.dtype), structure.visible_bias.to(like.dtype).contiguous()
+        self.weight = structure.weight.to(like.dtype) if structure.back is None else structure.back
+        self.bias = structure.visible_bias.to(like.dtype).contiguous()
         hidden = hidden.to(like.dtype).clone(memory_format=torch.contiguous_format)
         softplus = functional.softplus(hidden.double()).sum(1)
         hidden_new, softplus_new, self.sigmoid = (torch.empty_like(kept) for kept in (hidden, softplus, hidden))
@@ -113,7 +114,7 @@ class Units(Model):
 
     def follow(self) -> None:
         self.kernel()
-        torch.addmm(self.bias, self.sigmoid, self.weight, out=self.grad_new)
+        self.grad_new.copy_(pulled(self.bias, self.sigmoid, self.weight))
 
     def commit(self, decision: Tensor) -> None:
         self.keep(decision)
