@@ -18,7 +18,7 @@ from gwg_dist.energies import Energy, IsingEnergy, IsingTorusEnergy, MLPEnergy, 
 from gwg_dist.evaluation import ais
 from gwg_dist.objectives import ContrastiveDivergence
 from gwg_dist.reference import Reference
-from gwg_dist.samplers import GWG, BlockGibbs, Sampler, SurrogateGWG, Target, plan_chains, run_chain
+from gwg_dist.samplers import DMALA, GWG, PAS, BlockGibbs, Sampler, SurrogateGWG, Target, plan_chains, run_chain
 from gwg_dist.spaces import Binary, Categorical
 from gwg_dist.tools.provenance import has_bfloat16
 
@@ -94,11 +94,31 @@ def make_rows(*, quick: bool, chains: int, backend: str, device: torch.device) -
             f"PCD iteration, ResNet-64, {iteration} steps, bfloat16 blocks, exact",
             lambda: pcd_sides(resnet(), surrogate, iteration, backend),
         ),
+        *many_site_rows(rbm, backend=backend, chains=chains, device=device),
         Row("two-colour Gibbs sweep, torus 40x40", lambda: sweep_sides(chains, device)),
         Row("buffer: 100 of 10,000 chains out and in", lambda: buffer_sides(device)),
         Row("checkpoint of 1,000,000 chains of 28x28", lambda: checkpoint_sides(device)),
     ]
     return [row for row in rows if "bfloat16" not in row.name or has_bfloat16(device)]
+
+
+def many_site_rows(rbm: Callable[[], Energy], *, backend: str, chains: int, device: torch.device) -> list[Row]:
+    """Steps that change many sites, against the same kernel by autograd: there is no step as published in torch."""
+    models: list[tuple[str, Callable[[], Energy], int, int]] = [
+        ("RBM 784 x 500", rbm, 50, 10),
+        ("Ising torus 40x40", lambda: IsingTorusEnergy(Binary((40, 40)), sigma=0.15), 100, 5),
+        ("dense Ising, 1600 sites", lambda: IsingEnergy(Binary(1600), scale=0.01), 50, 5),
+    ]
+
+    def row(sampler: Sampler, name: str, make: Callable[[], Energy], steps: int, plain_steps: int) -> Row:
+        def sides() -> Sides:
+            model = Model(make(), chains=chains, device=device)
+            ours, plain = Stepper(model, sampler, steps, backend), Stepper(model, sampler, plain_steps, "plain")
+            return Sides(ours.run, plain.run, steps, plain_steps, chains, how=str(ours.plan))
+
+        return Row(f"step, {type(sampler).__name__}, {name}, against autograd", sides)
+
+    return [row(sampler, *model) for sampler in (DMALA(), PAS()) for model in models]
 
 
 def in_both_precisions(name: str, build: Callable[[bool], Sides]) -> list[Row]:
