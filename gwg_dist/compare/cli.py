@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -29,7 +30,8 @@ from gwg_dist.tools.terminal import console, make_progress, output, quiet, say, 
 
 SETTINGS, UNITS, RESULTS, TABLE = "compare.yaml", "units", "results.json", "table.txt"
 NOT_KEPT = ("config", "out", "quick", "quiet", "log_file", "trust")
-QUICK_STEPS, QUICK_CHAINS = 64, 4
+QUICK_STEPS, QUICK_CHAINS, QUICK_POSE = 64, 4, 20
+DEAR = ("long_steps", "iterations")  # fields of problems that posing them takes the time of
 TABLE_WIDTH = 190
 
 
@@ -189,8 +191,10 @@ def finish(
 def shortened(settings: Comparison) -> Comparison:
     """The same comparison in seconds, to see that it works."""
     kernels = {name: replace(entry, steps=None, every=None) for name, entry in settings.kernels.items()}
-    return replace(settings, kernels=kernels, steps=QUICK_STEPS, every=1, warmup=20, num_chains=QUICK_CHAINS, rounds=1,
-                   num_exact=4 * QUICK_CHAINS, seeds=settings.seeds[:1])  # fmt: skip
+    dear: dict[str, Any] = {name: QUICK_POSE for name in DEAR if name in vars(settings.problem)}
+    problem = replace(settings.problem, **dear)
+    return replace(settings, problem=problem, kernels=kernels, steps=QUICK_STEPS, every=1, warmup=20, rounds=1,
+                   num_chains=QUICK_CHAINS, num_exact=4 * QUICK_CHAINS, seeds=settings.seeds[:1])  # fmt: skip
 
 
 def slug(name: str) -> str:

@@ -38,6 +38,7 @@ class Posed(NamedTuple):
     source: str
 
 
+@dataclass
 class Problem(ABC):
     """Something to compare kernels on."""
 

@@ -173,7 +173,7 @@ def test_no_kernel_is_a_mistake() -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_runs(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = ["--config", path.stem, "--quick", f"--out={tmp_path}/out"]
-    if path.stem == "run":
+    if "class_path: RunModel" in path.read_text():
         assert "problem.run: give the folder of a run" in fails(cli.main, args, capsys)
         return
     cli.main(args)
