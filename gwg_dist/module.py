@@ -106,11 +106,13 @@ class EBMModule(LightningModule):
         self.make_optimizer = optimizer
         self.backend = backend
         self.seed = seed
-        # What callbacks tell each other: the last iteration, the newest assessment, and how to see averaged weights.
+        # What callbacks tell each other: the last iteration and the ends of its chains, the newest assessment, and how
+        # to see averaged weights.
         self.stats: IterationStats | None = None
         self.assessment: tuple[int, Assessment] | None = None
         self.evaluated_weights: Callable[[], AbstractContextManager[None]] = nullcontext
         self._saved_chains: dict[str, Any] | None = None
+        self.chain_ends: Tensor | None = None
         self._watched: tuple[ChainResult, Tensor] | None = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -121,6 +123,7 @@ class EBMModule(LightningModule):
                 self.sampler, self.target, batch,
                 num_steps=self.num_steps, generator=self.generator, backend=self.backend,
             )  # fmt: skip
+            self.chain_ends = chain.x
             if (self.global_step + 1) % LAG_EVERY == 0:
                 self._watched = chain, self._energy_of(chain.x)
         result = self.objective(self.target, batch, None if chain is None else chain.x, generator=self.generator)

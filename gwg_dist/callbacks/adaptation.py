@@ -3,7 +3,7 @@
 A decision is made from the acceptance of all ranks together, so all ranks make the same. Decisions are in the
 checkpoint; a resumed run, and whoever loads the run, follows them from the kernel of the settings. Detailed balance
 holds for every kernel, and after the warm-up the kernel is frozen: what is measured is measured with one. The search
-itself is in ``gwg_dist.samplers.adapting``. Not implemented: a kernel for each chain.
+itself is in ``gwg_dist.samplers.tuners``. Not implemented: a kernel for each chain.
 """
 
 from __future__ import annotations
@@ -19,16 +19,19 @@ from lightning.pytorch.callbacks import Callback
 
 from gwg_dist.module import EBMModule
 from gwg_dist.samplers import Sampler
-from gwg_dist.samplers.adapting import (
-    MAX_TUNINGS,
+from gwg_dist.samplers.adapting import MAX_TUNINGS
+from gwg_dist.samplers.site_scales import SiteScales, scales_refusal
+from gwg_dist.samplers.tuners import (
     TUNERS,
     AcceptanceTuner,
     Seen,
     Tuner,
+    allowed,
     check_objective,
     check_target_acceptance,
 )
 from gwg_dist.tools.distributed import all_sum, rank, world_size
+from gwg_dist.tools.errors import InputError
 
 logger = logging.getLogger("gwg_dist")
 
@@ -60,7 +63,8 @@ class Adaptation(Callback):
         warmup: iterations in which the kernel is tuned; 0 tunes nothing.
         every: iterations between two looks at the chains.
         target_acceptance: acceptance probability a* to reach; the kernel's own where none is given.
-        objective: "acceptance", or "jump" for the largest jump distance.
+        objective: "acceptance", "jump" for the largest jump distance, or "cyclical" for both ends of the cycles of ACS.
+        precondition: whether to find a step size for each site in the warm-up as well, see ``SiteScales``.
 
     Raises:
         ValueError: a negative warmup, one shorter than ``every`` or with more than 64 changes, ``every`` below 1, a
@@ -74,6 +78,7 @@ class Adaptation(Callback):
         every: int = 50,
         target_acceptance: float | None = None,
         objective: str = "acceptance",
+        precondition: bool = False,
     ) -> None:
         if every < 1:
             raise ValueError(f"every must be positive, got {every}")
@@ -94,6 +99,8 @@ class Adaptation(Callback):
         self.objective = objective
         self.decisions: list[Decision] = []
         self.frozen = False
+        self.precondition = precondition
+        self._scales = SiteScales()
         self._base: Sampler | None = None  # the kernel that the search began with
         self._tuner: Tuner = TUNERS[objective](target_acceptance)
         self._origin: dict[str, Any] = {}
@@ -106,12 +113,19 @@ class Adaptation(Callback):
         self._base, loaded, self._loaded = pl_module.sampler, self._loaded, None
         if loaded is not None and (found := follow(pl_module, loaded)) is not None:
             self._base, self._tuner = found
+            self._scales = SiteScales(**loaded.get("scales", {}))
             self._tuner.target_acceptance = self.target_acceptance
             self.objective = loaded.get("objective", "acceptance")
             self.decisions = [Decision(*decision) for decision in loaded["decisions"]]
             self.frozen = loaded["frozen"]
+        sampler = pl_module.sampler
+        if self.warmup and not self.frozen and sampler.tunable is not None:
+            refusal = self._tuner.refusal(self._base) or (scales_refusal(self._base) if self.precondition else None)
+            if refusal is not None:
+                raise InputError(f"adaptation.{refusal}")
+            pl_module.sampler = self._tuner.kernel(self._scales.of(self._base), pl_module.target)
         if trainer.is_global_zero:
-            self._warn_of_no_effect(pl_module.sampler)
+            self._warn_of_no_effect(sampler)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -128,7 +142,8 @@ class Adaptation(Callback):
         seen = Seen(*means.tolist())
         retreat = sampler.retreat(seen.accept_prob)
         if retreat is not None:
-            self._decide(pl_module, Decision(iteration, seen.accept_prob, None))
+            self.decisions.append(Decision(iteration, seen.accept_prob, None))
+            retreat_from(pl_module, seen.accept_prob)
             self._base, self._tuner = pl_module.sampler, TUNERS[self.objective](self.target_acceptance)
             self._say(logging.WARNING, f"iteration {iteration}: {retreat.why}")
         elif tuning and math.isfinite(seen.accept_prob):
@@ -142,6 +157,7 @@ class Adaptation(Callback):
             "frozen": self.frozen,
             "objective": self.objective,
             "tuner": self._tuner.state(),
+            "scales": self._scales.state(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -150,17 +166,16 @@ class Adaptation(Callback):
     def _tune(self, module: EBMModule, iteration: int, seen: Seen) -> None:
         assert self._base is not None
         self._tuner.observe(self._base, seen, module.target)
-        self.frozen = iteration + self.every > self.warmup
-        sampler = self._tuner.frozen(self._base) if self.frozen else self._tuner.kernel(self._base, module.target)
-        self._decide(module, Decision(iteration, seen.accept_prob, tunable_value(sampler)))
+        if self.precondition and module.chain_ends is not None:
+            self._scales.observe(module.target, module.chain_ends)
+        self.frozen, base = iteration + self.every > self.warmup, self._scales.of(self._base)
+        sampler = self._tuner.frozen(base) if self.frozen else self._tuner.kernel(base, module.target)
+        self.decisions.append(Decision(iteration, seen.accept_prob, tunable_value(sampler)))
+        module.sampler = sampler
         if self.frozen:
             kernel = f"{type(sampler).__name__} goes on with {sampler.tunable} = {tunable_value(sampler):.4g}, frozen"
             accepted = f"{100 * seen.accept_prob:.0f} % of the proposals were accepted"
             self._say(logging.INFO, f"iteration {iteration}: {accepted}; {kernel}")
-
-    def _decide(self, module: EBMModule, decision: Decision) -> None:
-        self.decisions.append(decision)
-        apply(module, decision)
 
     def _warn_of_no_effect(self, sampler: Sampler) -> None:
         name = type(sampler).__name__
@@ -197,25 +212,25 @@ def follow(module: EBMModule, entry: Mapping[str, Any]) -> tuple[Sampler, Tuner]
             )  # fmt: skip
         return None
     base, tuned = module.sampler, 0
-    for decision in (Decision(*decision) for decision in entry["decisions"]):
-        apply(module, decision)
-        tuned = 0 if decision.value is None else tuned + 1
-        base = module.sampler if decision.value is None else base
+    for _, accept_prob, value in entry["decisions"]:
+        if value is None:
+            retreat_from(module, accept_prob)
+            base, tuned = module.sampler, 0
+        else:
+            module.sampler, tuned = allowed(module.sampler, value, None) or module.sampler, tuned + 1
     if "tuner" not in entry:  # of before there were objectives
         value = tunable_value(module.sampler) if tuned else None
         return base, AcceptanceTuner(value=value, looks=tuned)
     tuner = TUNERS[entry["objective"]](**entry["tuner"])
     if tuned:
-        module.sampler = tuner.frozen(base) if entry["frozen"] else tuner.kernel(base, module.target)
+        scaled = SiteScales(**entry.get("scales", {})).of(base)
+        module.sampler = tuner.frozen(scaled) if entry["frozen"] else tuner.kernel(scaled, module.target)
     return base, tuner
 
 
-def apply(module: EBMModule, decision: Decision) -> None:
-    """Replace the module's kernel, and its number of steps, as decided."""
-    if decision.value is not None:
-        module.sampler = module.sampler.tuned(decision.value)
-        return
-    retreat = module.sampler.retreat(decision.accept_prob)
+def retreat_from(module: EBMModule, accept_prob: float) -> None:
+    """Replace a module's kernel that is accepted too seldom, and its number of steps."""
+    retreat = module.sampler.retreat(accept_prob)
     assert retreat is not None
     module.sampler = retreat.sampler
     module.num_steps *= retreat.steps

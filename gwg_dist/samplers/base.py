@@ -98,12 +98,17 @@ class Sampler(Kernel):
     ``acceptance_rises`` says whether a larger value is accepted more often; it must be so, or the opposite, for all
     values. ``target_acceptance`` is the mean acceptance probability to reach: 0.574 for locally balanced proposals
     (Roberts and Rosenthal, 1998; Sun, Dai and Schuurmans, 2022), 0.234 for random walks (Roberts, Gelman and Gilks,
-    1997). A kernel sets them without an annotation: ``tunable = "radius"``.
+    1997). A kernel sets them without an annotation: ``tunable = "radius"``. ``per_site`` names a field with a positive
+    factor of the tunable one for each site, a tuple or None. ``cyclical`` names four fields of a kernel that goes
+    through cycles of step sizes: the largest, the smallest, the balance at the largest, and the number of steps. Where
+    the first two are equal, every step has that step size and that balance.
     """
 
     # Of the class, and no fields. Not ClassVar: settings are parsed with the names of the subclass's module alone.
     tunable: str | None = None
     acceptance_rises: bool = False
+    per_site: str | None = None
+    cyclical: tuple[str, str, str, str] | None = None
     target_acceptance: float = 0.574
     # Whether p_beta is left invariant. Where it is not, checks of exactness and estimates of log Z refuse the kernel.
     exact: bool = True

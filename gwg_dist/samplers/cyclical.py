@@ -9,7 +9,7 @@ invariant.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -52,9 +52,11 @@ class ACS(Langevin):
     step_size_min: float = 0.1
     balance_max: float = 0.95
     cycle: int = 50
-    scales: tuple[float, ...] | None = None
+    scales: tuple[float, ...] | None = field(default=None, repr=False)
 
     tunable = "step_size_max"
+    per_site = "scales"
+    cyclical = ("step_size_max", "step_size_min", "balance_max", "cycle")
     target_acceptance = 0.5
 
     def __post_init__(self) -> None:

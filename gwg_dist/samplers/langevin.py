@@ -13,7 +13,7 @@ second-order term of that paper.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import NamedTuple
 
@@ -73,9 +73,10 @@ class DMALA(Langevin):
 
     step_size: float = 0.2
     balance: float = 0.5
-    scales: tuple[float, ...] | None = None
+    scales: tuple[float, ...] | None = field(default=None, repr=False)
 
     tunable = "step_size"
+    per_site = "scales"
 
     def __post_init__(self) -> None:
         check_langevin("step_size", self.step_size, "balance", self.balance, self.scales)
@@ -107,7 +108,7 @@ class DULA(Sampler):
 
     step_size: float = 0.2
     balance: float = 0.5
-    scales: tuple[float, ...] | None = None
+    scales: tuple[float, ...] | None = field(default=None, repr=False)
 
     exact = False
 

@@ -15,6 +15,7 @@ from gwg_dist.energies import MLPEnergy, RBMEnergy
 from gwg_dist.module import EBMModule, IterationStats
 from gwg_dist.samplers import GWG, Sampler, SurrogateGWG, Target, run_chain
 from gwg_dist.spaces import Binary
+from gwg_dist.tools.errors import InputError
 from gwg_dist.training.loading import load_run
 from tests.plugins import Accepted, Flips
 from tests.support.runs import assert_same_state, checkpoint, run_fit
@@ -233,10 +234,19 @@ def test_tuning_survives_a_stop_bit_for_bit(tmp_path: Path) -> None:
     assert load_run(tmp_path / "run", "last", device="cpu", trust="tests").module.sampler == Flips(values[-1])
 
 
-@pytest.mark.parametrize("more", [["--adaptation.objective=jump"], ["--model.sampler=MultiGWG"]], ids=["jump", "whole"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--adaptation.objective=jump"],
+        ["--model.sampler=MultiGWG"],
+        ["--model.sampler=DMALA", "--adaptation.precondition=true"],
+        ["--model.sampler=ACS", "--model.sampler.cycle=6", "--adaptation.objective=cyclical"],
+    ],
+    ids=["jump", "whole", "sites", "cyclical"],
+)
 def test_a_search_survives_a_stop_bit_for_bit(more: list[str], tmp_path: Path) -> None:
     """The search by jump distance, stopped within a round of three looks, and the real number beside a whole one."""
-    sampler = [] if "MultiGWG" in more[0] else ["--model.sampler=tests.plugins.Flips", "--model.sampler.rate=0.2"]
+    sampler = [] if "sampler" in more[0] else ["--model.sampler=tests.plugins.Flips", "--model.sampler.rate=0.2"]
     settings = [*sampler, *more, "--adaptation.every=2", "--adaptation.warmup=18", *QUIET]
     run_fit(tmp_path / "calm", *settings, "--trainer.max_steps=22")
     for steps in (7, 20, 22):
@@ -319,6 +329,17 @@ def test_a_given_up_kernel_is_followed_by_a_tuned_one() -> None:
 
 
 # -- settings ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_search_that_is_not_for_the_kernel_is_named() -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"objective": "cyclical"}, r"adaptation.objective cyclical needs a kernel that goes through cycles .* Flips"),
+        ({"precondition": True}, r"adaptation.precondition needs a kernel with a step size for each site, .* Flips"),
+    ]
+    for settings, message in cases:
+        with pytest.raises(InputError, match=message):
+            start(Adaptation(warmup=9, every=1, **settings), EBMModule(MLPEnergy(Binary(5)), Flips(0.1)))
+        start(Adaptation(**settings), EBMModule(MLPEnergy(Binary(5)), Flips(0.1)))
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,20 @@ import pytest
 import torch
 
 from gwg_dist.energies import RBMEnergy
-from gwg_dist.samplers import GWG, Gibbs, MultiGWG, RandomWalk, Sampler, Target, adapting, run_chain
-from gwg_dist.samplers.adapting import AcceptanceTuner, JumpTuner, Seen, Tuner, adapt_kernel, value_of
+from gwg_dist.samplers import ACS, DMALA, GWG, Gibbs, MultiGWG, RandomWalk, Sampler, Target, adapting, run_chain
+from gwg_dist.samplers.adapting import adapt_kernel
+from gwg_dist.samplers.tuners import (
+    DECAY,
+    GAIN,
+    NARROWEST,
+    TUNERS,
+    AcceptanceTuner,
+    CyclicalTuner,
+    JumpTuner,
+    Seen,
+    Tuner,
+    value_of,
+)
 from gwg_dist.spaces import Binary
 from tests.plugins import Flips
 
@@ -87,12 +99,60 @@ def test_the_jump_distance_of_whole_numbers(start: int) -> None:
 
 def test_the_jump_distance_of_a_real_field() -> None:
     found = search(JumpTuner(), Flips(0.01), lambda kernel: Seen(1.0, -abs(math.log(value_of(kernel) / 0.123))))
-    assert abs(math.log(value_of(found) / 0.123)) <= adapting.NARROWEST / 2 + 1e-9
+    assert abs(math.log(value_of(found) / 0.123)) <= NARROWEST / 2 + 1e-9
 
 
 def test_a_mutant_that_minimises_is_caught() -> None:
     found = search(JumpTuner(), MultiGWG(max_draws=8), lambda kernel: Seen(1.0, -ten(kernel)))
     assert ten(found) < 0.5
+
+
+# -- cycles ------------------------------------------------------------------------------------------------------------
+
+
+def slopes(kernel: Sampler) -> Seen:
+    """One step size is accepted with 1 / (1 + α / c): c = 2 with a balance of 1/2, 6 with .75, 4 with the others."""
+    assert isinstance(kernel, ACS)
+    steps = torch.arange(kernel.cycle)
+    alpha = kernel.step_size(steps)
+    b = kernel.balance(alpha)
+    c = torch.where(b == 0.5, 2.0, torch.where((b - 0.75).abs() < 0.01, 6.0, 4.0))
+    return Seen(float((1 / (1 + alpha / c)).mean()), 1.0)
+
+
+def test_both_ends_of_a_cycle_and_the_balance_are_found() -> None:
+    """α = 6 with the best of three balances and α = 2 with a balance of 1/2 are accepted with a half."""
+    for wanted in (None, 0.8):
+        found = search(CyclicalTuner(wanted), ACS(0.5, 0.1), slopes)
+        assert isinstance(found, ACS)
+        assert found.balance_max == 0.75
+        accepted = [1 / (1 + found.step_size_max / 6), 1 / (1 + found.step_size_min / 2)]
+        assert accepted == pytest.approx([wanted or 0.5] * 2, abs=0.07)
+
+
+def test_ends_that_are_found_the_other_way_round_are_a_cycle() -> None:
+    tuner = CyclicalTuner(largest=0.2, smallest=0.7, looks=10)
+    for _ in range(5):
+        kernel = tuner.kernel(ACS(), None)
+        tuner.observe(ACS(), slopes(kernel), None)
+    found = tuner.frozen(ACS())
+    assert isinstance(found, ACS)
+    assert found.step_size_min < found.step_size_max
+
+
+def test_cycles_are_found_on_a_model() -> None:
+    """The two ends are accepted with a half each, and a look is a whole cycle."""
+    generator, target = torch.Generator().manual_seed(0), rbm()
+    found = adapt_kernel(
+        ACS(cycle=12), target, torch.zeros(50, 30), num_steps=600, generator=generator, objective="cyclical"
+    ).kernel
+    assert isinstance(found, ACS)
+    low = seen_of(DMALA(found.step_size_min), target, 100)
+    high = seen_of(DMALA(found.step_size_max, found.balance_max), target, 100)
+    assert abs(low.accept_prob - 0.5) < 0.07
+    assert abs(high.accept_prob - 0.5) < 0.07 or found.step_size_max > 5, "or nothing is accepted as seldom"
+    with pytest.raises(ValueError, match=r"objective cyclical needs a kernel that goes through cycles.*, got DMALA"):
+        adapt_kernel(DMALA(), target, torch.zeros(2, 30), num_steps=9, generator=generator, objective="cyclical")
 
 
 # -- whole numbers -----------------------------------------------------------------------------------------------------
@@ -104,7 +164,7 @@ def test_small_errors_of_one_sign_move_a_whole_number() -> None:
     rounded: Sampler = base
     for look in range(8, 40):
         tuner.observe(base, Seen(0.234 + 0.1, 1.0), None)
-        rounded = rounded.adapted(0.234 + 0.1, gain=adapting.GAIN / (look + 1) ** adapting.DECAY)
+        rounded = rounded.adapted(0.234 + 0.1, gain=GAIN / (look + 1) ** DECAY)
     assert rounded == base
     found = tuner.frozen(base)
     assert value_of(found) > 4
@@ -133,9 +193,12 @@ def test_the_sums_of_all_ranks_decide(monkeypatch) -> None:
     assert found.accept_prob < 0.25, "three other ranks accept nothing"
 
 
-@pytest.mark.parametrize("tuner", [AcceptanceTuner(), JumpTuner()], ids=lambda tuner: type(tuner).__name__)
-def test_a_tuner_goes_on_from_its_numbers(tuner: Tuner) -> None:
-    base = MultiGWG(max_draws=3)
+@pytest.mark.parametrize(
+    ("tuner", "base"),
+    [(AcceptanceTuner(), MultiGWG(max_draws=3)), (JumpTuner(), MultiGWG(max_draws=3)), (CyclicalTuner(), ACS())],
+    ids=lambda part: type(part).__name__,
+)
+def test_a_tuner_goes_on_from_its_numbers(tuner: Tuner, base: Sampler) -> None:
     for number in range(20):
         again = type(tuner)(**tuner.state())
         kernel = tuner.kernel(base, None)
@@ -150,7 +213,7 @@ def test_a_tuner_goes_on_from_its_numbers(tuner: Tuner) -> None:
 
 def test_a_kernel_with_nothing_to_tune_runs_its_steps() -> None:
     target, x = rbm(), torch.zeros(10, 30)
-    for objective in adapting.TUNERS:
+    for objective in TUNERS:
         found = adapt_kernel(
             GWG(), target, x, num_steps=25, generator=torch.Generator().manual_seed(0), objective=objective
         )
