@@ -23,6 +23,7 @@ pytestmark = pytest.mark.skipif(native.library() is None, reason="no C compiler"
 
 HEADER = Path(native.__file__).with_name("parallel.h")
 CHILD_SECONDS = 30
+TRIES = 10  # on a busy machine another thread may wake too late to find work
 COUNT = """
 #include <stdint.h>
 #include <unistd.h>
@@ -60,11 +61,15 @@ def visits(library: ctypes.CDLL, threads: int, chains: int) -> tuple[list[int], 
 
 @pytest.mark.parametrize(("threads", "chains"), [(1, 7), (2, 1), (2, 100), (3, 2), (5, 64), (5, 333)])
 def test_every_chain_is_moved_once_by_one_of_the_threads(counting: ctypes.CDLL, threads: int, chains: int) -> None:
-    for _ in range(3):
+    seen: set[int] = set()
+    for _ in range(TRIES):
         counts, by = visits(counting, threads, chains)
         assert counts == [1] * chains
-        assert by <= set(range(threads))
-        assert len(by) > 1 or min(threads, chains) == 1 or chains == 2
+        seen |= by
+        if len(seen) > 1:
+            break
+    assert seen <= set(range(threads))
+    assert len(seen) > 1 or min(threads, chains) == 1 or chains == 2
 
 
 def test_little_work_stays_with_its_caller(counting: ctypes.CDLL) -> None:
@@ -98,8 +103,11 @@ def in_a_child(function: Callable[[], bool]) -> bool:
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_child_of_a_fork_has_threads_of_its_own(counting: ctypes.CDLL, tmp_path: Path) -> None:
     def shares(library: ctypes.CDLL) -> bool:
-        counts, by = visits(library, 3, 64)
-        return counts == [1] * 64 and len(by) > 1
+        for _ in range(TRIES):
+            counts, by = visits(library, 3, 64)
+            if counts != [1] * 64 or len(by) > 1:
+                return counts == [1] * 64
+        return False
 
     assert shares(counting)
     assert in_a_child(lambda: shares(counting))
