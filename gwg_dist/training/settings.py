@@ -140,7 +140,7 @@ def build_parser(prog: str = "python -m gwg_dist.fit", description: str | None =
     help = "go on from a checkpoint: a file, or 'last' for the run folder's newest (afresh where there is none)"
     parser.add_argument("--ckpt_path", type=str | None, default=None, help=help)
     parser.add_argument("--seed", type=int, default=0, help="seed of every random stream of the run")
-    parser.add_argument("--num_threads", type=int, default=1, help="CPU threads; more help large networks only")
+    parser.add_argument("--num_threads", type=int, default=1, help="CPU threads of torch and of kernels in C")
     help = "minutes of training and evaluation; they set the length of the run where trainer.max_steps is auto"
     parser.add_argument("--max_minutes", type=float | None, default=None, help=help)
     parser.add_argument("--checkpoint_every", type=int, default=500, help="iterations between two last.ckpt")
