@@ -42,7 +42,11 @@ EXPERIMENTS = sorted((ROOT / "configs/experiment").rglob("*.yaml"))
         (["--adaptation.warmap=100"], "did you mean adaptation.warmup?"),
         (["--trainer.max_steps=0"], "trainer.max_steps must be positive, got 0"),
         (["--model.energy=RBMEnergy", "--data.binarization=none"], "RBMEnergy is for Binary spaces, got Categorical"),
-        (["--model.sampler=BlockGibbs"], "model.sampler: BlockGibbs needs an energy of pairs of sites"),
+        (
+            ["--model.sampler=BlockGibbs", "--model.energy=MLPEnergy"],
+            "model.sampler: BlockGibbs needs an energy of pairs of sites",
+        ),
+        (["--model.sampler=DULA"], "model.sampler: a run estimates its likelihood, for which the kernel must be exact"),
         (["--data=Arrays"], "required: path"),
         (["--data=Arrays", "--data.path=none.npz"], "/none.npz"),  # a run keeps it absolute
         (["--config=none.yaml"], "none.yaml"),

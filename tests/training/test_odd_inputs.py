@@ -105,7 +105,11 @@ fit --model.energy=MLPEnergy --model.energy.num_hidden=999999999999  # MLPEnergy
 fit --model.energy=MLPEnergy --model.energy.num_layers=0
 fit --model.energy.width=3  # model.energy: settings of a class need its name beside them
 fit --model.energy=RBMEnergy --model.energy.width=3
-fit --model.sampler=BlockGibbs  # BlockGibbs needs an energy of pairs
+fit --model.sampler=BlockGibbs --model.energy=MLPEnergy  # BlockGibbs needs an energy of pairs
+fit --model.sampler=DULA  # a run estimates its likelihood
+fit --model.sampler=DMALA --model.sampler.step_size=0  # step_size must be positive and finite
+fit --model.sampler=DMALA --model.sampler.scales=[1,2]  # scales must hold one number for each of the 64 sites
+fit --model.sampler=ACS --model.sampler.step_size_min=2  # step_size_min must be at most step_size_max
 fit --model.sampler=gibs
 fit --model.sampler=MLPEnergy  # it is one for model.energy
 fit --model.sampler.temperature=-1
