@@ -55,9 +55,8 @@ def test_a_path_through_every_site() -> None:
 
 
 class FixedEvenLength(PAS):
-    def draw(self, state, generator):
-        noise = super().draw(state, generator)
-        return noise._replace(length=torch.full_like(noise.length, 1 - 1e-16))
+    def propose(self, target, state, noise):
+        return super().propose(target, state, noise._replace(length=torch.full_like(noise.length, 1 - 1e-16)))
 
     def log_prob(self, target, state, move):
         return super().log_prob(target, state, move) + math.log(self.max_length)
