@@ -68,6 +68,9 @@ def make_rows(*, quick: bool, chains: int, backend: str, device: torch.device) -
     def rbm() -> Energy:
         return RBMEnergy(IMAGE, num_hidden=500, scale=0.05)
 
+    def torus() -> Energy:
+        return IsingTorusEnergy(Binary((40, 40)), sigma=0.15)
+
     surrogate = SurrogateGWG(block=BLOCK)
     deep: list[tuple[str, Callable[[bool], Sides]]] = [
         ("step, MLP 784-512-512-512-1", lambda mixed: step(mlp, 40, 20, mixed=mixed)()),
@@ -82,7 +85,7 @@ def make_rows(*, quick: bool, chains: int, backend: str, device: torch.device) -
     ]
     rows = [
         *(row for name, build in deep for row in in_both_precisions(name, build)),
-        Row("step, Ising torus 40x40", step(lambda: IsingTorusEnergy(Binary((40, 40)), sigma=0.15), 1000, 5)),
+        Row("step, Ising torus 40x40", step(torus, 1000, 5)),
         Row("step, Ising torus 100x100", step(lambda: IsingTorusEnergy(Binary((100, 100)), sigma=0.15), 1000, 1)),
         Row("step, dense Ising, 1600 sites", step(lambda: IsingEnergy(Binary(1600), scale=0.01), 200, 5)),
         Row("step, dense Potts, 100 x 21", step(lambda: PottsEnergy(Categorical(100, 21), scale=0.02), 200, 3)),
@@ -95,7 +98,12 @@ def make_rows(*, quick: bool, chains: int, backend: str, device: torch.device) -
             lambda: pcd_sides(resnet(), surrogate, iteration, backend),
         ),
         *many_site_rows(rbm, backend=backend, chains=chains, device=device),
-        Row("two-colour Gibbs sweep, torus 40x40", lambda: sweep_sides(chains, device)),
+        Row("two-colour Gibbs sweep, torus 40x40", lambda: sweep_sides(torus(), 50, chains, device)),
+        Row(
+            "Gibbs sweep, dense Potts, 136 x 5, 2000 chains",
+            lambda: sweep_sides(PottsEnergy(Categorical(136, 5), scale=0.1), few, 2000, device),
+        ),
+        Row("Gibbs sweep, RBM 784 x 500", lambda: sweep_sides(rbm(), 10, chains, device)),
         Row("buffer: 100 of 10,000 chains out and in", lambda: buffer_sides(device)),
         Row("checkpoint of 1,000,000 chains of 28x28", lambda: checkpoint_sides(device)),
     ]
@@ -192,10 +200,11 @@ def ais_sides(model: Model, temperatures: int, published: int, backend: str) -> 
     )  # fmt: skip
 
 
-def sweep_sides(chains: int, device: torch.device) -> Sides:
-    model = Model(IsingTorusEnergy(Binary((40, 40)), sigma=0.15), chains=chains, device=device)
-    ours = Stepper(model, BlockGibbs(), 50, "auto")
-    return Sides(ours.run, None, 50, chains=chains * model.x.shape[1], how=str(ours.plan))
+def sweep_sides(energy: Energy, sweeps: int, chains: int, device: torch.device) -> Sides:
+    """Sweeps alone; chain-steps/s counts sites."""
+    model = Model(energy, chains=chains, device=device)
+    ours = Stepper(model, BlockGibbs(), sweeps, "auto")
+    return Sides(ours.run, None, sweeps, chains=chains * model.x.shape[1], how=str(ours.plan))
 
 
 def buffer_sides(device: torch.device) -> Sides:

@@ -129,6 +129,7 @@ def test_a_fork_in_the_middle_of_the_work_hangs_nobody(counting: ctypes.CDLL) ->
 CASES: dict[str, tuple[Sampler, Energy]] = {
     "torus": (GWG(), IsingTorusEnergy(Binary((12, 12)), sigma=0.15)),
     "sweep": (BlockGibbs(), IsingTorusEnergy(Binary((12, 12)), sigma=0.15)),
+    "dense sweep": (BlockGibbs("metropolised"), PottsEnergy(Categorical(20, 5), scale=0.2)),
     "ising": (GWG(), IsingEnergy(Binary(60), scale=0.05)),
     "potts": (GWG(), PottsEnergy(Categorical(20, 5), scale=0.2)),
     "rbm": (GWG(), RBMEnergy(Binary(100), num_hidden=40, scale=0.3)),
