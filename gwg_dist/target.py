@@ -36,8 +36,9 @@ class Target:
         reference: the factorised reference; None is the uniform distribution.
         space: where x lives.
         mixed_precision: whether ∇f is taken from products in bfloat16 where weights are float32 and the energy's
-            structure can; f is not, and chains stay exact. "auto": for networks of a certain size, on devices that
-            multiply bfloat16 themselves.
+            structure can; f is not, and chains stay exact. "auto": for networks of a certain size, on CPUs that
+            multiply bfloat16 themselves. On CUDA only True: some of cuDNN's convolutions are not repeatable, and what
+            it gains has not been measured.
 
     Raises:
         ValueError: where no space is known.
@@ -95,8 +96,8 @@ class Target:
 
     def _mixes(self, structure: Mixable) -> bool:
         if self.mixed_precision == "auto":
-            large = structure.backward_products >= MIXED_FROM
-            return large and self.dtype == torch.float32 and has_bfloat16(self.device)
+            large, on_cpu = structure.backward_products >= MIXED_FROM, self.device.type == "cpu"
+            return large and on_cpu and self.dtype == torch.float32 and has_bfloat16(self.device)
         return bool(self.mixed_precision) and self.dtype == torch.float32
 
     def plain(self) -> Target:
