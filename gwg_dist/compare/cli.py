@@ -93,6 +93,7 @@ def compare(settings: Comparison, *, text: str = "") -> Path:
     except ValueError as error:
         raise InputError(f"problem: {error}") from error
     check(settings, posed)
+    machine = provenance(device)  # of the code that measures: the working tree may be another one at the end
     logger = logging.getLogger("gwg_dist")
     level = logger.level
     logger.setLevel(logging.WARNING)  # how chains run is in the units
@@ -100,7 +101,7 @@ def compare(settings: Comparison, *, text: str = "") -> Path:
         units = measured(settings, posed, folder)
     finally:
         logger.setLevel(level)
-    finish(settings, posed, units, folder, device)
+    finish(settings, posed, units, folder, machine)
     return folder
 
 
@@ -159,10 +160,10 @@ def line(unit: Unit) -> str:
 
 
 def finish(
-    settings: Comparison, posed: Posed, units: dict[str, list[Unit]], folder: Path, device: torch.device
+    settings: Comparison, posed: Posed, units: dict[str, list[Unit]], folder: Path, machine: dict[str, Any]
 ) -> None:
     """Print the tables and write everything."""
-    found, machine = summaries(units), provenance(device)
+    found = summaries(units)
     title = title_of(settings.problem, posed, machine)
     tables = (kernel_table(found, title=title), rate_table(found))
     shown = console if console.is_terminal else Console(file=console.file, width=TABLE_WIDTH)
