@@ -13,7 +13,11 @@ def config_names(kind: str) -> list[str]:
 
 
 def config_path(name: str, kind: str) -> str:
-    """The path of the shipped file of this name; ``name`` itself where that is a file, or there is none."""
+    """The path of the shipped file of this name; ``name`` itself where that is a file, or there is none.
+
+    The group may stand before the name: "compare/potts" and "potts" are the same among the files of "compare".
+    """
     if Path(name).is_file():
         return name
-    return next((str(path) for path in sorted((FOLDER / kind).rglob("*.yaml")) if path.stem == name), name)
+    wanted = name.removeprefix(f"{kind}/")
+    return next((str(path) for path in sorted((FOLDER / kind).rglob("*.yaml")) if path.stem == wanted), name)

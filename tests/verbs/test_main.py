@@ -61,7 +61,9 @@ def test_configs_are_found_by_name_and_a_file_wins(tmp_path: Path, monkeypatch: 
     assert set(config_names("experiment")) == {path.stem for path in (ROOT / "configs/experiment").rglob("*.yaml")}
     for kind in ("experiment", "sweep", "model", "sampler", "evaluation", "compare"):
         for name in config_names(kind):
-            assert Path(config_path(name, kind)).samefile(next((ROOT / "configs" / kind).rglob(f"{name}.yaml")))
+            shipped = next((ROOT / "configs" / kind).rglob(f"{name}.yaml"))
+            assert Path(config_path(name, kind)).samefile(shipped)
+            assert Path(config_path(f"{kind}/{name}", kind)).samefile(shipped)
     Path("digits").write_text("seed: 5")
     assert build_parser().parse_args(["--config", "digits"]).seed == 5
 
