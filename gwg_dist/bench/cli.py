@@ -57,8 +57,8 @@ def bench(
         seeds: of "recipe" and "training": seeds of the runs.
         sets: of "recipe": parts of the names of data sets, separated by commas; "" for all.
         data_dir: of "recipe": folder of the files of data; sets whose file is not there are left out. Of "lag": folder
-            of caltech101_silhouettes28.npz and dna_mlbench.npz; of "training": of the first of them. The digits alone
-            without it.
+            of caltech101_silhouettes28.npz and dna_mlbench.npz; of "training": of mnist.npz. The digits alone without
+            it.
         runs: of "recipe": folder of the runs; runs/recipe-TIME by default.
     """
     try:
