@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gwg_dist.samplers.fast.native.signatures import Argument, signature, value_of
+from gwg_dist.samplers.fast.native.signatures import Argument, shapes, signature
 from gwg_dist.tools.cache import cache_folder, is_private, keeping
 
 SOURCES = [
@@ -36,6 +36,9 @@ FLAGS = [
 TIMEOUT_S = 120
 
 logger = logging.getLogger(__name__)
+
+
+NUMBERS = {"size": int, "number": float}
 
 
 class Late:
@@ -89,23 +92,21 @@ class Bound:
         self.kept = arguments  # their memory is read by address
         self.late: list[tuple[Argument, tuple[int, ...]]] = []
         self.values = _struct(name)()
-        sizes = {"threads": num_threads()}
-        for argument, value in zip(signature(name), arguments, strict=True):
-            if argument.kind == "size" and isinstance(value, int):
-                sizes[argument.name] = value
-                setattr(self.values, argument.name, value)
-                continue
-            if argument.kind == "number" and isinstance(value, float):
-                setattr(self.values, argument.name, value)
-                continue
-            shape = tuple(value_of(expression, sizes) for expression in argument.shape)
+        arguments_of, threads = signature(name), num_threads()
+        sizes = tuple(
+            value
+            for argument, value in zip(arguments_of, arguments, strict=True)
+            if argument.kind == "size" and isinstance(value, int)
+        )
+        for argument, shape, value in zip(arguments_of, shapes(name, sizes, threads), arguments, strict=True):
             if value is LATE:
                 self.late.append((argument, shape))
+            elif isinstance(value, NUMBERS.get(argument.kind, ())):
+                setattr(self.values, argument.name, value)
             else:
                 setattr(self.values, argument.name, self._address(argument, shape, value))
         self._share = loaded.for_chains
-        chains = sizes["chains"]
-        self._call = ctypes.c_int64(sizes["threads"]), ctypes.c_int64(chains), loaded[name], ctypes.byref(self.values)
+        self._call = ctypes.c_int64(threads), ctypes.c_int64(sizes[0]), loaded[name], ctypes.byref(self.values)
 
     def __call__(self, *late: Tensor) -> None:
         for (argument, shape), value in zip(self.late, late, strict=True):

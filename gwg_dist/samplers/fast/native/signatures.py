@@ -7,6 +7,7 @@ A line is an argument: its name, then "size", "number", or a type and a shape of
 
 from __future__ import annotations
 
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import torch
@@ -118,6 +119,7 @@ class Argument(NamedTuple):
     shape: tuple[str, ...] = ()
 
 
+@cache
 def signature(kernel: str) -> tuple[Argument, ...]:
     """The arguments of a kernel in order, by its name in C: ``NAME``, or ``NAME_float`` and ``NAME_double``."""
     name, real = (kernel, None) if kernel in TABLE else (kernel.rpartition("_")[0], REALS[kernel.rpartition("_")[2]])
@@ -132,6 +134,14 @@ def signature(kernel: str) -> tuple[Argument, ...]:
         dtype = real if words[1] == "real" else TYPES[words[1]]
         arguments.append(Argument(words[0], "tensor", dtype, tuple(words[2].split(","))))
     return tuple(arguments)
+
+
+@lru_cache(maxsize=1024)
+def shapes(kernel: str, sizes: tuple[int, ...], threads: int) -> tuple[tuple[int, ...], ...]:
+    """The shape of every argument of a kernel in order, from its sizes in order; () for sizes and numbers."""
+    names = [argument.name for argument in signature(kernel) if argument.kind == "size"]
+    known = {**dict(zip(names, sizes, strict=True)), "threads": threads}
+    return tuple(tuple(value_of(text, known) for text in argument.shape) for argument in signature(kernel))
 
 
 def value_of(expression: str, sizes: dict[str, int]) -> int:
