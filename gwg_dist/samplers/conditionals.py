@@ -46,7 +46,8 @@ def metropolised(probability: Tensor, x: Tensor) -> Tensor:
         x: the sites as they are, one-hot, the same shape.
     """
     other = 1 - probability
-    moved = (1 - x) * probability / torch.maximum(other, (other * x).sum(2, keepdim=True))
+    moved = probability / torch.maximum(other, (other * x).sum(2, keepdim=True))
+    moved = torch.where(x > 0.5, 0.0, moved)  # by choice, not by a product: it is 1 / 0 where p_now rounds to 1
     return moved + x * (1 - moved.sum(2, keepdim=True)).clamp(min=0)
 
 

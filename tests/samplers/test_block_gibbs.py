@@ -136,6 +136,23 @@ def test_metropolised_draws_stay_less_often_than_gibbs_ones() -> None:
         assert (other.diagonal() < plain.diagonal()).all()
 
 
+@pytest.mark.parametrize("backend", ["eager", "auto"])
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("space", [Binary(3), Categorical(2, 3)], ids=str)
+def test_a_conditional_that_rounds_to_one_is_followed(space: Space, rule: str, backend: str) -> None:
+    """Logits of ±50: one sweep leads from every state to the certain one, and the next, also in C, stays there."""
+    energy = PottsEnergy(space).double()
+    sure = (torch.arange(space.num_sites) + 1) % space.num_categories
+    with torch.no_grad():
+        energy.field.copy_(100 * space.encode(sure[None], torch.float64).flatten() - 50)
+    target = Target(energy)
+    x = target.encode(space.all_codes())
+    for num_steps in (1, 2):
+        generator = torch.Generator().manual_seed(0)
+        end = run_chain(BlockGibbs(rule), target, x, num_steps=num_steps, generator=generator, backend=backend)
+        assert torch.equal(space.decode(end.x).long(), sure.expand(len(x), -1))
+
+
 def never_refuses(probability: Tensor, x: Tensor) -> Tensor:
     """A mutant: the proposal among the others, without its correction."""
     moved = (1 - x) * probability
