@@ -103,6 +103,7 @@ class ParallelTempering(Sampler):
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", checked_ladder(self.betas))
         object.__setattr__(self, "in_place", self.kernel.in_place)
+        object.__setattr__(self, "in_parts", self.kernel.in_parts)
         if not self.kernel.exact:
             raise ValueError(f"kernel must leave its target invariant, {self.kernel} does not")
 

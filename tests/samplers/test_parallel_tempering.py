@@ -12,10 +12,13 @@ from torch import Tensor
 
 from gwg_dist.energies import IsingEnergy, IsingTorusEnergy, PottsEnergy
 from gwg_dist.samplers import (
+    DMALA,
     DULA,
     GWG,
     BlockGibbs,
+    EnumeratedGibbs,
     Gibbs,
+    HammingBall,
     Info,
     ParallelTempering,
     Sampler,
@@ -25,6 +28,7 @@ from gwg_dist.samplers import (
 )
 from gwg_dist.samplers import parallel_tempering as module
 from gwg_dist.samplers.base import accept_probability
+from gwg_dist.samplers.fast import Compiled, compiled
 from gwg_dist.samplers.parallel_tempering import SETTLE, LadderNoise, LadderState
 from gwg_dist.spaces import Binary, Categorical
 from gwg_dist.testing import CheckError, check_invariance
@@ -259,3 +263,12 @@ def test_a_ladder_refuses_what_its_kernel_refuses() -> None:
     refusal = ParallelTempering(BlockGibbs()).refusal(make_target(Binary(4)))
     assert refusal is not None
     assert "BlockGibbs needs" in refusal
+
+
+def test_a_ladder_is_compiled_only_where_its_kernel_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "LARGE_ENOUGH", 1)
+    monkeypatch.setattr(compiled.native, "compiler", lambda: "cc")
+    target = make_target(Binary(6), "ising").frozen()
+    x = target.encode(target.space.all_codes())
+    for kernel, may in ((DMALA(), True), (EnumeratedGibbs(block=2), False), (HammingBall(radius=1, block=2), False)):
+        assert isinstance(compiled.path(ParallelTempering(kernel), target, x, None), Compiled) == may
