@@ -7,7 +7,7 @@ source holds x alone: values and gradients are evaluated afresh, because the wei
 from gwg_dist.chains.base import ChainSource, Start, StartAndKeep
 from gwg_dist.chains.buffer import ChainBuffer
 from gwg_dist.chains.data import DataChains
-from gwg_dist.chains.saved import restore_chains, save_chains
+from gwg_dist.chains.saved import check_saved_chains, restore_chains, save_chains
 from gwg_dist.chains.tempered import TemperedChains
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Start",
     "StartAndKeep",
     "TemperedChains",
+    "check_saved_chains",
     "restore_chains",
     "save_chains",
 ]

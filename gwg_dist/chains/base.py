@@ -28,6 +28,9 @@ class ChainSource(ABC):
     may_veto: ClassVar[bool] = False
     """Whether ``accepts`` can say no. Only then are the weights of before the update kept until it was asked."""
 
+    betas: tuple[float, ...] = (1.0,)
+    """Betas of the chains that ``gather`` returns, each of as many rows. A checkpoint holds them beside the chains."""
+
     def setup(
         self,
         space: Space,

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gwg_dist.chains import check_saved_chains
 from gwg_dist.module import EBMModule
 from gwg_dist.tools.errors import InputError
 
@@ -107,4 +108,4 @@ def _check_chains(chains: dict[str, Any], module: EBMModule) -> None:
                 f"the checkpoint's chains are no points of {module.space}: "
                 f"{packed.dtype} of shape {tuple(packed.shape)}"
             )
-    module.chains.check_saved(packed)
+    check_saved_chains(module.chains, chains)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gwg_dist import fit
 from gwg_dist.batch import Batch
-from gwg_dist.chains import TemperedChains, tempered
+from gwg_dist.chains import TemperedChains, restore_chains, save_chains, tempered
 from gwg_dist.chains.tempered import swapped
 from gwg_dist.reference import Reference
 from gwg_dist.samplers import GWG, Target
@@ -132,6 +132,47 @@ def test_a_run_resumes_bit_for_bit_and_logs_its_swaps(tmp_path: Path) -> None:
     codes = start_codes(loaded, 150, "buffer", generator)
     cold = loaded.module.space.unpack(saved[300:])
     assert sorted(codes.tolist()) == sorted(cold.tolist())
+
+
+def test_chains_are_gone_on_with_at_the_betas_where_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As many chains of another ladder, or of none, are refused; a checkpoint that does not name betas is not."""
+    tempered_run = run_fit(tmp_path / "tempered", *LADDER, *CALM, "--trainer.max_steps=2")
+    plain_run = run_fit(tmp_path / "plain", "--model.chains.size=450", *CALM, "--trainer.max_steps=2")
+    cases = [
+        (
+            tempered_run,
+            [*LADDER, "--model.chains.betas=[0.1,0.7,1.0]"],
+            "[0.4, 0.7, 1.0], those of the settings at [0.1",
+        ),
+        (tempered_run, ["--model.chains.size=450"], "betas [0.4, 0.7, 1.0], those of the settings at [1.0]"),
+        (plain_run, LADDER, "betas [1.0], those of the settings at [0.4, 0.7, 1.0]"),
+    ]
+    for found, settings, expected in cases:
+        args = command(tmp_path / "other", *settings, *CALM, f"--ckpt_path={found / 'last.ckpt'}")
+        message = fails(fit.main, args, capsys)
+        assert "the checkpoint's chains do not fit this run: they are at the " in message
+        assert expected in message
+        assert not (tmp_path / "other").exists()
+    old = checkpoint(tempered_run / "last.ckpt")
+    assert old["chains"].pop("betas") == [0.4, 0.7, 1.0]
+    torch.save(old, tmp_path / "old.ckpt")
+    run_fit(tmp_path / "new", *LADDER, *CALM, "--trainer.max_steps=3", f"--ckpt_path={tmp_path / 'old.ckpt'}")
+
+
+def test_chains_of_other_betas_are_not_restored() -> None:
+    space, generator = Binary(6), torch.Generator().manual_seed(0)
+
+    def at(*betas: float) -> TemperedChains:
+        source = TemperedChains(betas=betas, size=10)
+        source.setup(space, Reference(space), space.uniform_codes(3, generator=generator), generator=generator)
+        return source
+
+    saved = save_chains(at(0.5, 1.0), generator)
+    restore_chains(at(0.5, 1.0), saved, generator, seed=0, iteration=0)
+    with pytest.raises(InputError, match=r"at the betas \[0.5, 1.0\], those of the settings at \[0.1, 1.0\]"):
+        restore_chains(at(0.1, 1.0), saved, generator, seed=0, iteration=0)
 
 
 @pytest.mark.slow
