@@ -15,7 +15,7 @@ from gwg_dist.callbacks.diagnostics import (
 )
 from gwg_dist.callbacks.guard import DivergenceGuard
 from gwg_dist.callbacks.kernel import KernelChange, kernel_of
-from gwg_dist.callbacks.likelihood import AISLikelihood, assess_module
+from gwg_dist.callbacks.likelihood import AISLikelihood, assess_module, tell_of_no_pilot
 from gwg_dist.callbacks.metrics import TrainingMetrics
 from gwg_dist.callbacks.pace import Pace
 from gwg_dist.callbacks.progress import TrainingProgress, progress_of
@@ -42,4 +42,5 @@ __all__ = [
     "assess_module",
     "kernel_of",
     "progress_of",
+    "tell_of_no_pilot",
 ]

@@ -29,6 +29,7 @@ from gwg_dist.evaluation import (
     take_up,
 )  # fmt: skip
 from gwg_dist.module import EBMModule
+from gwg_dist.samplers import Sampler
 from gwg_dist.tools.distributed import rank
 from gwg_dist.tools.seeding import make_generator
 from gwg_dist.tools.terminal import say, track
@@ -60,6 +61,7 @@ def assess_module(
     Returns:
         The assessment; where ``stop`` said so, the estimate to go on with.
     """
+    settings = settings.for_kernel(module.sampler)
     target, space, dtype = module.target, module.space, module.reference.weights.dtype
     generator = make_generator(module.seed, "ais", iteration, settings.num_temperatures, rank(), device=module.device)
     with in_eval_mode(module), track(progress, "AIS", settings.num_temperatures) as advance:
@@ -81,6 +83,12 @@ def assess_module(
             if point.t < settings.num_temperatures and stop is not None and stop():
                 return set_aside(kept, space, settings, path)
         return assessment_of(ais_result(space, point, path), target, held_out(splits))
+
+
+def tell_of_no_pilot(settings: AISSettings, sampler: Sampler, name: str) -> None:
+    """Say that the setting ``name`` of a pilot run has no effect, where ``sampler`` has nothing to tune."""
+    if settings.for_kernel(sampler) != settings:
+        say(f"{name} has no effect: {type(sampler).__name__} has nothing to tune")
 
 
 def held_out(splits: Splits) -> dict[str, tuple[Tensor, Tensor | None]]:
@@ -130,6 +138,10 @@ class AISLikelihood(Callback):
         self.unfinished: tuple[int, Unfinished] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, EBMModule)
+        sampler = pl_module.sampler
+        if trainer.is_global_zero and sampler.retreat(0.0) is None:
+            tell_of_no_pilot(self.settings, sampler, "evaluation.pilot")
         if self.due:
             self._evaluate(trainer, pl_module)
 

@@ -6,7 +6,7 @@ Plain functions of a target, used by training, by verbs and by sweeps alike. Not
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -53,11 +53,15 @@ class AISSettings:
         """beta_0 = 0 < ... < beta_T = 1, ``(T + 1,)`` float64."""
         return beta_schedule(self.num_temperatures, self.schedule)
 
+    def for_kernel(self, sampler: Sampler) -> AISSettings:
+        """These settings, without a pilot run where ``sampler`` has nothing to tune."""
+        return self if sampler.tunable is not None else replace(self, pilot=0)
+
     def path(
         self, target: Target, sampler: Sampler, *, generator: torch.Generator, backend: str = "auto"
     ) -> TunedPath | None:
-        """The kernels that a pilot run finds, with a generator of its own; None where there is to be none."""
-        if not self.pilot:
+        """The kernels that a pilot run finds, with a generator of its own; None where there is none."""
+        if not self.for_kernel(sampler).pilot:
             return None
         return pilot_path(target, sampler, generator=generator, num_temperatures=self.pilot, backend=backend)
 

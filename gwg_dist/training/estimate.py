@@ -9,7 +9,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from gwg_dist.batch import weighted_mean
-from gwg_dist.callbacks import assess_module
+from gwg_dist.callbacks import assess_module, tell_of_no_pilot
 from gwg_dist.evaluation import (
     AISSettings,
     Assessment,
@@ -60,10 +60,11 @@ def evaluate_run(
             raise InputError(str(error)) from error
         loaded = load_run(run, checkpoint, device=mine, trust=trust)
         name = f"{loaded.path.stem}-{loaded.checkpoint['global_step']:07d}-{num_chains}x{num_temperatures}-{schedule}"
-        name += f"-pilot{pilot}" if pilot else ""
+        name += f"-pilot{pilot}" if settings.for_kernel(loaded.module.sampler).pilot else ""
         usual = Path(run) / EVALUATION / f"{name}.json"
         path = where_to(Path(out) if out is not None else None, usual)
         if rank() == 0:
+            tell_of_no_pilot(settings, loaded.module.sampler, "pilot")
             loaded.data.prepare_data()
         if world_size() > 1:
             dist.barrier()

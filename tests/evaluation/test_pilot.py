@@ -105,6 +105,25 @@ def test_a_sampler_with_nothing_to_tune_is_left_alone() -> None:
         for pilot in (0, 100)
     )
     assert torch.equal(plain.log_weights, piloted.log_weights)
+    assert piloted.path is None
+
+
+def test_a_pilot_run_without_an_effect_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By training, by its closing estimate and by evaluation; names and numbers are those of no pilot run."""
+    small = ["--pictures_every=0", "--evaluation.every=2", "--evaluation.num_chains=8", "--trainer.max_steps=4",
+             "--evaluation.num_temperatures=20", "--evaluation.final_temperatures=20"]  # fmt: skip
+    run = run_fit(tmp_path / "run", *small, "--evaluation.pilot=80")
+    assert capsys.readouterr().err.count("evaluation.pilot has no effect: GWG has nothing to tune") == 1
+    assert "pilot" not in json.loads((run / "results.json").read_text())["ais"]
+    command = [str(run), "--num_chains=8", "--num_temperatures=20"]
+    evaluate.main([*command, "--pilot=80"])
+    assert capsys.readouterr().err.count("pilot has no effect: GWG has nothing to tune") == 1
+    (path,) = (run / "evaluation").glob("*.json")
+    assert path.name.endswith("-8x20-linear.json")
+    piloted = json.loads(path.read_text())
+    evaluate.main(command)
+    assert "has no effect" not in capsys.readouterr().err
+    assert json.loads(path.read_text()) == piloted
 
 
 # -- bit for bit -------------------------------------------------------------------------------------------------------
