@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -34,6 +34,8 @@ from gwg_dist.tools.distributed import all_sum, rank, world_size
 from gwg_dist.tools.errors import InputError
 
 logger = logging.getLogger("gwg_dist")
+
+DEFAULT_OBJECTIVE = "acceptance"
 
 
 class Decision(NamedTuple):
@@ -77,7 +79,7 @@ class Adaptation(Callback):
         warmup: int = 0,
         every: int = 50,
         target_acceptance: float | None = None,
-        objective: str = "acceptance",
+        objective: str = DEFAULT_OBJECTIVE,
         precondition: bool = False,
     ) -> None:
         if every < 1:
@@ -124,8 +126,8 @@ class Adaptation(Callback):
             if refusal is not None:
                 raise InputError(f"adaptation.{refusal}")
             pl_module.sampler = self._tuner.kernel(self._scales.of(self._base), pl_module.target)
-        if trainer.is_global_zero:
-            self._warn_of_no_effect(sampler)
+        for setting, why in self._without_effect(sampler) if trainer.is_global_zero else ():
+            logger.warning("adaptation.%s has no effect: %s", setting, why)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -177,12 +179,25 @@ class Adaptation(Callback):
             accepted = f"{100 * seen.accept_prob:.0f} % of the proposals were accepted"
             self._say(logging.INFO, f"iteration {iteration}: {accepted}; {kernel}")
 
-    def _warn_of_no_effect(self, sampler: Sampler) -> None:
-        name = type(sampler).__name__
-        if self.warmup and sampler.tunable is None and sampler.retreat(0.0) is None:
-            logger.warning("adaptation.warmup has no effect: %s has nothing to tune", name)
-        if self.target_acceptance is not None and not self.warmup:
-            logger.warning("adaptation.target_acceptance has no effect: adaptation.warmup is 0")
+    def _without_effect(self, sampler: Sampler) -> Iterator[tuple[str, str]]:
+        """The settings that were given and change nothing, and why."""
+        name, retreat = type(sampler).__name__, sampler.retreat(0.0)
+        given = {
+            "objective": self.objective != DEFAULT_OBJECTIVE,
+            "precondition": self.precondition,
+            "target_acceptance": self.target_acceptance is not None,
+        }
+        if not self.warmup:
+            yield from ((setting, "adaptation.warmup is 0") for setting in given if given[setting])
+            return
+        if sampler.tunable is None and retreat is None:
+            yield "warmup", f"{name} has nothing to tune"
+            return
+        kernels = [sampler] if retreat is None else [sampler, retreat.sampler]
+        if given["precondition"] and all(kernel.per_site is None for kernel in kernels):
+            yield "precondition", f"{name} has no step size for each site"
+        if given["target_acceptance"] and not self._tuner.aims_at_acceptance:
+            yield "target_acceptance", f"adaptation.objective is {self.objective}"
 
     def _say(self, level: int, text: str) -> None:
         if rank() == 0:

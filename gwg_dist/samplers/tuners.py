@@ -10,7 +10,7 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 from gwg_dist.samplers.base import Sampler
 from gwg_dist.target import Target
@@ -41,6 +41,9 @@ class Tuner(ABC):
     Args:
         target_acceptance: acceptance probability to reach; the kernel's own where none is given.
     """
+
+    aims_at_acceptance: ClassVar[bool] = True
+    """Whether ``target_acceptance`` has an effect."""
 
     target_acceptance: float | None = None
 
@@ -113,6 +116,8 @@ class JumpTuner(Tuner):
         spacing: log s.
         hops: mean number of changed sites of the looks of this round.
     """
+
+    aims_at_acceptance: ClassVar[bool] = False
 
     value: float | None = None
     spacing: float = WIDEST

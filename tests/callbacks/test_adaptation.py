@@ -13,7 +13,7 @@ from gwg_dist import evaluate, fit, sample
 from gwg_dist.callbacks import Adaptation, adapt, adaptation
 from gwg_dist.energies import MLPEnergy, RBMEnergy
 from gwg_dist.module import EBMModule, IterationStats
-from gwg_dist.samplers import GWG, Sampler, SurrogateGWG, Target, run_chain
+from gwg_dist.samplers import DMALA, GWG, Sampler, SurrogateGWG, Target, run_chain
 from gwg_dist.spaces import Binary
 from gwg_dist.tools.errors import InputError
 from gwg_dist.training.loading import load_run
@@ -363,6 +363,20 @@ def test_a_setting_without_an_effect_warns(caplog) -> None:
     cases: list[tuple[Sampler, dict[str, Any], str]] = [
         (GWG(), {"warmup": 100}, "adaptation.warmup has no effect: GWG has nothing to tune"),
         (Flips(), {"target_acceptance": 0.3}, "adaptation.target_acceptance has no effect: adaptation.warmup is 0"),
+        (Flips(), {"objective": "jump"}, "adaptation.objective has no effect: adaptation.warmup is 0"),
+        (DMALA(), {"precondition": True}, "adaptation.precondition has no effect: adaptation.warmup is 0"),
+        (GWG(), {"warmup": 100, "objective": "jump"}, "adaptation.warmup has no effect: GWG has nothing to tune"),
+        (
+            SurrogateGWG(),
+            {"warmup": 100, "precondition": True},
+            "adaptation.precondition has no effect: SurrogateGWG has no step size for each site",
+        ),
+        (
+            Flips(),
+            {"warmup": 100, "objective": "jump", "target_acceptance": 0.3},
+            "adaptation.target_acceptance has no effect: adaptation.objective is jump",
+        ),
+        (DMALA(), {"warmup": 100, "precondition": True, "target_acceptance": 0.3}, ""),
         (Flips(), {"warmup": 100}, ""),
         (SurrogateGWG(), {"warmup": 100}, ""),
     ]
