@@ -90,8 +90,8 @@ def estimate_log_z(run: LoadedRun, *, num_chains: int = 200, num_temperatures: i
     module = run.module
     generator = make_generator(seed, "log z", device=module.device)
     return ais(
-        module.target, module.sampler, generator=generator, num_chains=num_chains, num_temperatures=num_temperatures,
-        backend=module.backend,
+        module.target, module.sampler.annealed(), generator=generator, num_chains=num_chains,
+        num_temperatures=num_temperatures, backend=module.backend,
     )  # fmt: skip
 
 

@@ -63,18 +63,19 @@ def assess_module(
     """
     settings = settings.for_kernel(module.sampler)
     target, space, dtype = module.target, module.space, module.reference.weights.dtype
+    kernel = module.sampler.annealed()
     generator = make_generator(module.seed, "ais", iteration, settings.num_temperatures, rank(), device=module.device)
     with in_eval_mode(module), track(progress, "AIS", settings.num_temperatures) as advance:
         start = None
         if unfinished is not None:
             start = take_up(unfinished, space, settings, dtype=dtype, generator=generator)
         if unfinished is not None and start is not None:
-            path = TunedPath(module.sampler, tuple(unfinished.values)) if settings.pilot else None
+            path = TunedPath(kernel, tuple(unfinished.values)) if settings.pilot else None
         else:
             start = ais_start(target, generator=generator, num_chains=settings.num_chains)
             pilot = make_generator(module.seed, "pilot", iteration, settings.pilot, rank(), device=module.device)
-            path = settings.path(target, module.sampler, generator=pilot, backend=module.backend)
-        point, kept, sampler = start, start, module.sampler if path is None else path
+            path = settings.path(target, kernel, generator=pilot, backend=module.backend)
+        point, kept, sampler = start, start, kernel if path is None else path
         for point in anneal(
             target, sampler, start, settings.betas(), generator=generator, look=CHECK_EVERY, backend=module.backend
         ):

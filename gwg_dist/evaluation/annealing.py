@@ -74,11 +74,11 @@ def anneal(
         backend: see ``run_chain``.
 
     Raises:
-        ValueError: betas, chains or a point that do not fit, ``every`` or ``look`` below 1, a kernel that is not exact.
+        ValueError: betas, chains or a point that do not fit, ``every`` or ``look`` below 1, a kernel that is not exact
+            or not of x alone.
     """
     path = path_of(sampler)
-    if not path.sampler.exact:
-        raise ValueError(f"an annealed estimate needs a sampler that leaves p_beta invariant, {path.sampler} does not")
+    _check_kernel(path.sampler)
     if isinstance(start, Tensor):
         start = AnnealPoint(0, start, torch.zeros(len(start), dtype=torch.float64, device=start.device))
     _check_betas(betas)
@@ -158,6 +158,16 @@ class _Chains:
         """Begin from x alone, with the kernel of the next temperature."""
         self.first, self.plan = t, self.plans[t]
         self.state = self.plan.kernel.init(self.plan.target, x, self.betas[t + 1])
+
+
+def _check_kernel(sampler: Sampler) -> None:
+    if not sampler.exact:
+        raise ValueError(f"an annealed estimate needs a sampler that leaves p_beta invariant, {sampler} does not")
+    if not sampler.of_x_alone:
+        raise ValueError(
+            f"an annealed estimate needs a sampler of x alone, {sampler} swaps x with chains that have no weight; "
+            "give its annealed()"
+        )
 
 
 def _check_betas(betas: Tensor) -> None:

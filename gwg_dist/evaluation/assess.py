@@ -55,7 +55,7 @@ class AISSettings:
 
     def for_kernel(self, sampler: Sampler) -> AISSettings:
         """These settings, without a pilot run where ``sampler`` has nothing to tune."""
-        return self if sampler.tunable is not None else replace(self, pilot=0)
+        return self if sampler.annealed().tunable is not None else replace(self, pilot=0)
 
     def path(
         self, target: Target, sampler: Sampler, *, generator: torch.Generator, backend: str = "auto"
@@ -119,7 +119,7 @@ def assess(
 
     Args:
         target: target that has a reference.
-        sampler: leaves p_beta invariant for every beta.
+        sampler: leaves p_beta invariant for every beta; its ``annealed()`` moves the chains.
         splits: codes ``(N, D)`` and their weights by name; empty ones are left out.
         settings: settings of the estimate.
         generator: this rank's own, on the device of the model.
@@ -128,6 +128,7 @@ def assess(
     Raises:
         ValueError: a target without a reference, fewer chains than ranks.
     """
+    sampler = sampler.annealed()
     path = settings.path(target, sampler, generator=generator, backend=backend)
     estimate = ais(
         target,

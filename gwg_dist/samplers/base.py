@@ -112,6 +112,13 @@ class Sampler(Kernel):
     target_acceptance: float = 0.574
     # Whether p_beta is left invariant. Where it is not, checks of exactness and estimates of log Z refuse the kernel.
     exact: bool = True
+    # Whether p_beta of x is invariant by itself. False where x comes together with further chains that the state holds
+    # and that change places with it: such a step carries the weight of one chain to another, see ``annealed``.
+    of_x_alone: bool = True
+
+    def annealed(self) -> Sampler:
+        """The kernel that estimates of log Z move chains by where this one is given; itself where it is of x alone."""
+        return self
 
     def adapted(self, accept_prob: float, *, gain: float, target: float | None = None) -> Self:
         """This kernel after a step of Robbins and Monro (1951) on its tunable field; see ``shifted``.

@@ -85,6 +85,9 @@ class LadderNoise(NamedTuple):
 class ParallelTempering(Sampler):
     """Moves R replicas of every chain by ``kernel``, each at its beta, and swaps neighbours.
 
+    What a step leaves invariant is the joint law of the replicas, not that of x alone: a swap brings in a replica that
+    no annealing has weighed. Estimates of log Z anneal with ``kernel`` itself.
+
     A step costs R steps of ``kernel``. ``State.x`` is the replica at the chain's own beta. Replicas start where the
     chain starts, so the first 100 steps swap nothing: shorter runs are those of ``kernel`` alone. For training there is
     ``TemperedChains``, which keeps the replicas from one iteration to the next.
@@ -100,6 +103,9 @@ class ParallelTempering(Sampler):
     kernel: Sampler = field(default_factory=GWG)
     betas: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
 
+    # Of the class, and no field.
+    of_x_alone = False
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", checked_ladder(self.betas))
         object.__setattr__(self, "in_place", self.kernel.in_place)
@@ -109,6 +115,9 @@ class ParallelTempering(Sampler):
 
     def refusal(self, target: Target) -> str | None:
         return self.kernel.refusal(target)
+
+    def annealed(self) -> Sampler:
+        return self.kernel.annealed()
 
     def init(self, target: Target, x: Tensor, beta: Tensor) -> LadderState:
         return self.start(target, x.expand(len(self.betas), *x.shape), beta)._replace(

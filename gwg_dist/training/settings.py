@@ -197,9 +197,10 @@ def instantiate(parser: Parser, config: Namespace, *, data: DiscreteData | None 
         refusal = objects.model.sampler.refusal(objects.model.target)
         if refusal is not None:
             raise InputError(f"model.sampler: {refusal}")
-        if not objects.model.sampler.exact:
+        annealed = objects.model.sampler.annealed()
+        if not (annealed.exact and annealed.of_x_alone):
             raise InputError("model.sampler: a run estimates its likelihood, for which the kernel must be exact; "
-                             f"{objects.model.sampler} is not")  # fmt: skip
+                             f"{annealed} is not")  # fmt: skip
         return objects
     except InputError:
         raise

@@ -15,7 +15,17 @@ import torch
 from torch import Tensor
 
 from gwg_dist.evaluation import AnnealPoint, anneal, annealing, beta_schedule, exact_log_prob, exact_log_z
-from gwg_dist.samplers import GWG, BlockGibbs, Gibbs, Sampler, SurrogateGWG, Target, plan_chains
+from gwg_dist.samplers import (
+    GWG,
+    BlockGibbs,
+    Gibbs,
+    ParallelTempering,
+    Sampler,
+    SurrogateGWG,
+    Target,
+    parallel_tempering,
+    plan_chains,
+)
 from gwg_dist.samplers.fast import Graphed
 from gwg_dist.samplers.run import Plan
 from gwg_dist.spaces import Binary
@@ -139,11 +149,11 @@ def exact_samples(target: Target, beta: float, generator: torch.Generator) -> Te
     return target.space.encode(target.space.all_codes()[states], torch.float64)
 
 
-def z_score(target: Target, sampler: Sampler, betas: Tensor, *, seed: int = 0) -> float:
+def z_score(target: Target, sampler: Sampler, betas: Tensor, *, seed: int = 0, every: int = 20) -> float:
     """(mean exp(w) / (Z_end / Z_begin) - 1) / stderr."""
     generator = torch.Generator().manual_seed(seed)
     x = exact_samples(target, float(betas[0]), generator)
-    *_, point = anneal(target, sampler, x, betas, generator=generator, every=20)
+    *_, point = anneal(target, sampler, x, betas, generator=generator, every=every)
     truth = exact_log_z(target, beta=float(betas[-1])) - exact_log_z(target, beta=float(betas[0]))
     ratio = (point.log_weights - truth).exp()
     return float((ratio.mean() - 1) / (ratio.std() / math.sqrt(NUM)))
@@ -190,6 +200,23 @@ def test_a_segment_costs_one_evaluation_more() -> None:
             counted, GWG(), x, beta_schedule(50), generator=torch.Generator(), every=every, look=look, backend="eager"
         ))  # fmt: skip
         assert len(calls) == expected, (every, look)
+
+
+def test_replicas_are_not_annealed_their_kernel_is() -> None:
+    target, ladder, betas = make_target(Binary(5), "ising"), ParallelTempering(), beta_schedule(20)
+    with pytest.raises(ValueError, match=r"needs a sampler of x alone, ParallelTempering\(.*\) swaps x with chains"):
+        z_score(target, ladder, betas)
+    assert abs(z_score(target, ladder.annealed(), betas)) < 4
+    assert ParallelTempering(ladder).annealed() == GWG()
+
+
+def test_power_annealed_replicas_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A swap brings in a replica that carries no weight."""
+    monkeypatch.setattr(ParallelTempering, "of_x_alone", True)
+    monkeypatch.setattr(parallel_tempering, "SETTLE", 0)
+    target, betas = make_target(Binary(7), "ising", seed=1, strength=2.0), beta_schedule(60)
+    assert abs(z_score(target, GWG(), betas, every=60)) < 4
+    assert abs(z_score(target, ParallelTempering(GWG(), (0.4, 0.7, 1.0)), betas, every=60)) > 8
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from gwg_dist.evaluation import (
     unnormalised_log_prob,
 )  # fmt: skip
 from gwg_dist.evaluation.ais import AISResult, ais, summarize
-from gwg_dist.samplers import GWG, Target
+from gwg_dist.samplers import DMALA, GWG, ParallelTempering, Target
 from gwg_dist.spaces import Binary
 from tests.support.kernels import make_target
 
@@ -54,6 +54,18 @@ def test_all_at_once_and_from_an_estimate_is_the_same() -> None:
         schedule="sigmoid",
     )  # fmt: skip
     assert once.metrics() == assessment_of(estimate, target, splits).metrics()
+
+
+def test_replicas_are_assessed_by_their_kernel() -> None:
+    """With a pilot run, which tunes what is inside."""
+    target, settings = make_target(Binary(6)), AISSettings(20, 30, pilot=80)
+    splits = {"test": (target.space.all_codes()[:9], None)}
+    found = [
+        assess(target, sampler, splits, settings, generator=torch.Generator().manual_seed(1))
+        for sampler in (DMALA(), ParallelTempering(DMALA()))
+    ]
+    assert found[0].metrics() == found[1].metrics()
+    assert found[1].estimate.path is not None
 
 
 def test_the_verdict() -> None:

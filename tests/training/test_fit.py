@@ -13,6 +13,7 @@ from PIL import Image
 
 from gwg_dist import evaluate, fit, sample
 from gwg_dist.data import Digits
+from gwg_dist.runs import estimate_log_z
 from gwg_dist.training.loading import load_run
 from tests.support.runs import assert_same_state, checkpoint, command, fails, run, run_fit, start
 
@@ -201,6 +202,13 @@ def test_the_reference_in_a_checkpoint_is_the_fitted_one(finished: Path) -> None
     weights = state["reference.weights"].double()
     log_total = torch.nn.functional.softplus(weights).sum() + state["reference.constant"].double()
     assert abs(float(log_total)) < 1e-5
+
+
+def test_a_run_by_replicas_is_assessed_by_their_kernel(tmp_path: Path) -> None:
+    run_fit(tmp_path / "run", "--model.sampler=ParallelTempering", "--trainer.max_steps=2", "--evaluation.every=1")
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert results["ais"]["num_chains"] == 10
+    assert estimate_log_z(load_run(tmp_path / "run"), num_chains=5, num_temperatures=5).num_temperatures == 5
 
 
 def test_damaged_and_foreign_checkpoints(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
