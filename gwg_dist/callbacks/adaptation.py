@@ -113,13 +113,8 @@ class Adaptation(Callback):
         assert isinstance(pl_module, EBMModule)
         self._origin = origin(pl_module.sampler)
         self._base, loaded, self._loaded = pl_module.sampler, self._loaded, None
-        if loaded is not None and (found := follow(pl_module, loaded)) is not None:
-            self._base, self._tuner = found
-            self._scales = SiteScales(**loaded.get("scales", {}))
-            self._tuner.target_acceptance = self.target_acceptance
-            self.objective = loaded.get("objective", "acceptance")
-            self.decisions = [Decision(*decision) for decision in loaded["decisions"]]
-            self.frozen = loaded["frozen"]
+        if loaded is not None and loaded["decisions"] and (found := follow(pl_module, loaded)) is not None:
+            self._go_on(loaded, *found)
         sampler = pl_module.sampler
         if self.warmup and not self.frozen and sampler.tunable is not None:
             refusal = self._tuner.refusal(self._base) or (scales_refusal(self._base) if self.precondition else None)
@@ -178,6 +173,18 @@ class Adaptation(Callback):
             kernel = f"{type(sampler).__name__} goes on with {sampler.tunable} = {tunable_value(sampler):.4g}, frozen"
             accepted = f"{100 * seen.accept_prob:.0f} % of the proposals were accepted"
             self._say(logging.INFO, f"iteration {iteration}: {accepted}; {kernel}")
+
+    def _go_on(self, loaded: dict[str, Any], base: Sampler, tuner: Tuner) -> None:
+        """Take up the search of a checkpoint, by its objective; where the settings name another one, that is said."""
+        self._base, self._tuner = base, tuner
+        self._scales = SiteScales(**loaded.get("scales", {}))
+        self._tuner.target_acceptance = self.target_acceptance
+        self.decisions = [Decision(*decision) for decision in loaded["decisions"]]
+        self.frozen = loaded["frozen"]
+        asked, self.objective = self.objective, loaded.get("objective", DEFAULT_OBJECTIVE)
+        if asked != self.objective:
+            text = "going on with adaptation.objective %s of the checkpoint, not with %s of the settings: it has begun"
+            self._say(logging.WARNING, text % (self.objective, asked))
 
     def _without_effect(self, sampler: Sampler) -> Iterator[tuple[str, str]]:
         """The settings that were given and change nothing, and why."""

@@ -289,6 +289,24 @@ def test_another_value_in_the_settings_wins() -> None:
         assert resumed.sampler == expected
 
 
+@pytest.mark.parametrize("began", [True, False])
+def test_a_search_that_has_begun_keeps_its_objective_and_says_so(began: bool, caplog) -> None:
+    callback, module = Adaptation(warmup=9, every=1, objective="jump"), EBMModule(MLPEnergy(Binary(5)), Flips(0.1))
+    trainer = start(callback, module)
+    for _ in range(2 * began):
+        iterate(callback, module, trainer, 0.4)
+    for objective in ("jump", "acceptance"):
+        again = Adaptation(warmup=9, every=1, objective=objective)
+        again.load_state_dict(callback.state_dict())
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, logger="gwg_dist"):
+            start(again, EBMModule(MLPEnergy(Binary(5)), Flips(0.1)))
+        overruled = began and objective != "jump"
+        assert again.objective == ("jump" if began else objective)
+        expected = "going on with adaptation.objective jump of the checkpoint, not with acceptance of the settings"
+        assert [record.message.partition(":")[0] for record in caplog.records] == [expected] * overruled
+
+
 def test_nothing_is_tuned_unless_asked(monkeypatch) -> None:
     """No collective, no synchronisation and no other kernel."""
     monkeypatch.setattr(adaptation, "all_sum", lambda value: pytest.fail("looked at the acceptance"))
