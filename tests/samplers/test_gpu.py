@@ -242,6 +242,21 @@ def test_weights_in_another_place_are_captured_anew(stand_in: None, captures: li
             parameter.data = parameter.data.clone()
 
 
+@pytest.mark.parametrize("kind", ["rbm", "mlp", "resnet"])
+def test_a_structure_in_another_precision_is_captured_anew(kind: str, stand_in: None, captures: list[Memory]) -> None:
+    """The same energy with gradients in bfloat16 and without, turn by turn: each chain is its own."""
+    source = model(kind, "binary", "cpu")
+    assert isinstance(source.energy, nn.Module)
+    energy, reference = source.energy.float(), Reference(source.space)
+    x = starts(source, "cpu").float()
+    mixed, plain = (Target(energy, reference, mixed_precision=on) for on in (True, False))
+    for target in (mixed, plain, mixed):
+        assert isinstance(structured := target.frozen(), StructuredTarget)
+        assert ("bfloat16" in structured.how) == (target is mixed)
+        same_chain(DMALA(0.5), target, x, "graph")
+    assert len(captures) == 2
+
+
 def test_annealing_reads_the_state_before_it_is_overwritten(stand_in: None) -> None:
     same_log_weights("cpu")
 
