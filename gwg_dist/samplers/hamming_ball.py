@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations, product
 from typing import NamedTuple
 
@@ -84,7 +85,7 @@ class HammingBall(Sampler):
         return sum(math.comb(self.block, j) * (num_categories - 1) ** j for j in range(self.radius + 1))
 
     def init(self, target: Target, x: Tensor, beta: Tensor) -> BallState:
-        return BallState(x, target.f(x), beta, self.ball(target.space.num_categories).to(x.device))
+        return BallState(x, target.f(x), beta, ball(target.space.num_categories, self.radius, self.block, x.device))
 
     def temper(self, target: Target, state: BallState, beta: Tensor) -> BallState:
         return state._replace(beta=beta)
@@ -108,12 +109,14 @@ class HammingBall(Sampler):
         """The number of u in the ball around x, ``(B,)`` int64, uniform on 0..N-1."""
         return (uniform * len(ball)).long()
 
-    def ball(self, num_categories: int) -> Tensor:
-        """Every tuple of 0..K-1 that is zero but at ``radius`` places at most, ``(N, block)`` int64."""
-        rows = []
-        for distance in range(self.radius + 1):
-            for places in combinations(range(self.block), distance):
-                for values in product(range(1, num_categories), repeat=distance):
-                    row = dict(zip(places, values, strict=True))
-                    rows.append([row.get(place, 0) for place in range(self.block)])
-        return torch.tensor(rows)
+
+@lru_cache(maxsize=8)
+def ball(num_categories: int, radius: int, block: int, device: torch.device) -> Tensor:
+    """Every tuple of 0..K-1 that is zero but at ``radius`` places at most, ``(N, block)`` int64; not to be changed."""
+    rows = []
+    for distance in range(radius + 1):
+        for places in combinations(range(block), distance):
+            for values in product(range(1, num_categories), repeat=distance):
+                row = dict(zip(places, values, strict=True))
+                rows.append([row.get(place, 0) for place in range(block)])
+    return torch.tensor(rows, device=device)

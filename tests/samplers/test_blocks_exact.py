@@ -173,6 +173,18 @@ def test_parts_are_bounded_and_change_nothing(sampler, monkeypatch: pytest.Monke
     assert float(ends[0].hops.sum()) > 0
 
 
+def test_a_ball_is_listed_once() -> None:
+    """And not in every iteration of a training: with many categories that takes longer than its steps."""
+    balls = {}
+    for radius, categories in ((2, 3), (1, 3), (2, 4)):
+        target = make_target(Categorical(5, categories))
+        x = target.encode(torch.zeros(2, 5, dtype=torch.uint8))
+        found = [HammingBall(radius).init(target, x, torch.tensor(1.0)).ball for _ in range(2)]
+        assert found[0] is found[1]
+        balls[radius, categories] = len(found[0])
+    assert balls == {(2, 3): 33, (1, 3): 9, (2, 4): 67}
+
+
 def test_twelve_sites_at_once_cross_what_single_sites_cannot() -> None:
     """Twelve spins that all hold each other: half of the chains are on the other side after one step."""
     energy = IsingEnergy(Binary(12)).double()
