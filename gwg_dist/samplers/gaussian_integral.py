@@ -66,7 +66,8 @@ class GaussianIntegralGibbs(Sampler):
 
         β ∂_i f(x) + w_i + β c (x_i - 1/2) + sqrt(β) (factor^T ξ)_i,
 
-    so a step costs one gradient and one product with the factor. The factor takes N^3 operations, once a run.
+    so a step costs one gradient and one product with the factor. The factor takes N^3 operations, once a run
+    of chains: in training once an iteration, since it belongs to the weights.
 
     Raises:
         ValueError: at the start of a run, an energy that is not of pairs, or of too many numbers a point.
