@@ -162,6 +162,14 @@ class Sampler(Kernel):
         whole = isinstance(getattr(self, name), int)
         return dataclasses.replace(cast(Any, self), **{name: max(1, round(value)) if whole else value})
 
+    def remark(self, num_steps: int) -> str | None:
+        """Why runs of chains of ``num_steps`` steps each waste what this kernel is for, a sentence; None: they do not.
+
+        A training run has one in every iteration.
+        """
+        del num_steps
+        return None
+
     def retreat(self, accept_prob: float) -> Retreat | None:
         """The kernel to go on with where this one is accepted with ``accept_prob`` on average; None: with this one.
 

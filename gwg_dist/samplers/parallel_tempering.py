@@ -116,6 +116,14 @@ class ParallelTempering(Sampler):
     def refusal(self, target: Target) -> str | None:
         return self.kernel.refusal(target)
 
+    def remark(self, num_steps: int) -> str | None:
+        if num_steps > SETTLE:
+            return None
+        return (
+            f"ParallelTempering swaps nothing in the first {SETTLE} steps of a run of chains, which has {num_steps}: "
+            "replicas only take time; TemperedChains keep theirs from one iteration to the next"
+        )
+
     def annealed(self) -> Sampler:
         return self.kernel.annealed()
 

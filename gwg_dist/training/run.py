@@ -135,6 +135,9 @@ def build(parser: Parser, config: Namespace) -> Namespace:
     objects = instantiate(parser, config)
     for key in without_effect(parser, asked, objects) if launched_rank() == 0 else ():
         say(f"{key} has no effect: {config.model.objective.class_path} needs no chains")
+    remark = objects.model.sampler.remark(objects.model.num_steps) if objects.model.objective.needs_chains else None
+    if remark is not None and launched_rank() == 0:
+        say(f"model.num_steps: {remark} (--model.chains=TemperedChains)")
     objects.model.seed = objects.data.seed = config.seed
     if launched_rank() == 0:
         with console.status("reading the data"):

@@ -265,6 +265,14 @@ def test_a_ladder_refuses_what_its_kernel_refuses() -> None:
     assert "BlockGibbs needs" in refusal
 
 
+def test_runs_too_short_for_a_swap_are_remarked() -> None:
+    remark = ParallelTempering().remark(SETTLE)
+    assert remark is not None
+    assert remark.startswith("ParallelTempering swaps nothing in the first 100 steps of a run of chains, which has 100")
+    assert ParallelTempering().remark(SETTLE + 1) is None
+    assert GWG().remark(1) is None
+
+
 def test_a_ladder_is_compiled_only_where_its_kernel_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "LARGE_ENOUGH", 1)
     monkeypatch.setattr(compiled.native, "compiler", lambda: "cc")

@@ -204,8 +204,11 @@ def test_the_reference_in_a_checkpoint_is_the_fitted_one(finished: Path) -> None
     assert abs(float(log_total)) < 1e-5
 
 
-def test_a_run_by_replicas_is_assessed_by_their_kernel(tmp_path: Path) -> None:
+def test_a_run_by_replicas_is_assessed_by_their_kernel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_fit(tmp_path / "run", "--model.sampler=ParallelTempering", "--trainer.max_steps=2", "--evaluation.every=1")
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("model.num_steps: ParallelTempering swaps nothing in the first 100 steps") == 1
+    assert "--model.chains=TemperedChains" in said
     results = json.loads((tmp_path / "run/results.json").read_text())
     assert results["ais"]["num_chains"] == 10
     assert estimate_log_z(load_run(tmp_path / "run"), num_chains=5, num_temperatures=5).num_temperatures == 5
