@@ -24,7 +24,7 @@ def draw(folder: Path, units: dict[str, list[Unit]], found: list[Summary]) -> li
 
 
 def draw_curves(path: Path, units: dict[str, list[Unit]], name: str, label: str) -> Path | None:
-    """A curve a kernel, the mean over seeds, over steps and over seconds; None where there is no curve."""
+    """A curve a kernel, the mean over seeds, over steps and seconds after the start; None where there is none."""
     from matplotlib.figure import Figure
 
     if not any(getattr(seeds[0], name) for seeds in units.values()):
@@ -37,8 +37,8 @@ def draw_curves(path: Path, units: dict[str, list[Unit]], name: str, label: str)
         logs = [math.log10(value) if value > 0 else math.nan for value in means]
         steps = seeds[0].curve_steps
         seconds = sum(unit.seconds for unit in seeds) / len(seeds)
-        by_steps.semilogx(steps, logs, label=kernel)
-        by_seconds.semilogx([step * seconds for step in steps], logs, label=kernel)
+        by_steps.semilogx(steps, logs, label=kernel, nonpositive="mask")
+        by_seconds.semilogx([step * seconds for step in steps], logs, label=kernel, nonpositive="mask")
     by_steps.set_xlabel("steps")
     by_seconds.set_xlabel("seconds")
     by_steps.set_ylabel(label)

@@ -62,8 +62,9 @@ class Observer:
 class Approach:
     """How chains from uniform points approach the target, at checkpoints; a ``before_step`` of ``run_chain``.
 
-    The error of the marginals is that of every chain's own mean from its start on, a root mean square over chains,
-    sites and categories. MMD^2 is between the chains as they stand and samples of the target.
+    A checkpoint at t is of the chains after t steps; the first one is the start. The error of the marginals is that of
+    every chain's own mean from its start on, a root mean square over chains, sites and categories. MMD^2 is between the
+    chains as they stand and samples of the target.
 
     Args:
         posed: the problem.
@@ -94,7 +95,7 @@ class Approach:
             self.total = state.x.double() if self.total is None else self.total.add_(state.x)
         if look not in self.checkpoints:
             return
-        self.steps.append(step + 1)
+        self.steps.append(step)  # the state is the one before this step
         if self.exact is not None and self.total is not None:
             error = self.total / (look + 1) - self.exact.to(self.total.device)
             self.rmse.append(float(error.square().mean().sqrt()))

@@ -14,7 +14,8 @@ from gwg_dist.compare.problems import Bernoulli, IsingLattice, PottsLattice, Pro
 from gwg_dist.compare.record import Approach
 from gwg_dist.compare.settings import Comparison, Entry
 from gwg_dist.compare.summary import SLOWEST, summaries
-from gwg_dist.samplers import GWG, BlockGibbs, Gibbs, RandomWalk, Sampler
+from gwg_dist.evaluation import mmd_squared
+from gwg_dist.samplers import DULA, GWG, BlockGibbs, Gibbs, RandomWalk, Sampler, run_chain
 from tests.conftest import ROOT
 from tests.plugins import Stay
 from tests.support.runs import fails
@@ -64,7 +65,7 @@ def test_a_chain_that_never_moved_is_not_measured() -> None:
     rate = stays.rates["distance"]
     assert "16 chains never moved" in rate.note
     assert stays.to_dict()["rates"]["distance"]["per_second"] == {"value": None, "low": None, "high": None}
-    assert stays.converged is None or stays.converged == 1
+    assert stays.converged is None or stays.converged == 0
 
 
 def test_ratios_and_their_intervals() -> None:
@@ -81,6 +82,24 @@ def test_ratios_and_their_intervals() -> None:
     assert gibbs.gain_per_second is not None
     assert gibbs.gain_per_second.value == 1
     assert sweep.gain_per_second is not None
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_checkpoint_is_after_the_steps_that_it_names(every: int) -> None:
+    posed = Bernoulli(num_sites=6).pose(10, CPU)
+    start = posed.target.encode(posed.target.space.uniform_codes(2, generator=torch.Generator().manual_seed(0)))
+
+    def chains(steps: int, look: Approach | None = None) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(1)
+        return run_chain(GWG(), posed.target, start, num_steps=steps, generator=generator, before_step=look).x
+
+    approach = Approach(posed, num_chains=2, steps=20, every=every)
+    chains(20, approach)
+    assert approach.steps[:3] == [0, every, 2 * every]
+    assert posed.samples is not None
+    for steps, found in zip(approach.steps, approach.mmd, strict=True):
+        codes = posed.target.space.decode(chains(steps))
+        assert found == mmd_squared(codes, posed.samples, num_categories=2), steps
 
 
 def test_convergence_is_when_the_discrepancy_stays_small() -> None:
