@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import re
 import sys
 import time
 from dataclasses import replace
@@ -18,10 +17,9 @@ from rich.console import Console
 import gwg_dist.compare
 from gwg_dist.compare.measure import Unit, measure
 from gwg_dist.compare.problems import Posed, Problem
-from gwg_dist.compare.settings import Comparison
+from gwg_dist.compare.settings import Comparison, slug
 from gwg_dist.compare.show import kernel_table, rate_table, title_of
 from gwg_dist.compare.summary import summaries
-from gwg_dist.samplers.adapting import check_objective
 from gwg_dist.tools.commands import Parser, add_output_arguments, errors_for_people, make_parser, plain
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.files import make_folder, write_json, write_text
@@ -83,16 +81,19 @@ def compare(settings: Comparison, *, text: str = "") -> Path:
         text: the settings as YAML; a folder that holds others is not gone on with.
 
     Raises:
-        InputError: a folder of another comparison, a kernel that the problem refuses.
+        InputError: a folder of another comparison, a device that cannot be used, a kernel that the problem refuses. No
+            folder is made then.
     """
     folder = Path(settings.out or f"runs/compare-{time.strftime('%Y%m%d-%H%M%S')}")
-    prepare(folder, text)
-    device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    check_folder(folder, text)
+    device = usable_device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     try:
         posed = settings.problem.pose(settings.num_exact, device)
     except ValueError as error:
         raise InputError(f"problem: {error}") from error
     check(settings, posed)
+    make_folder(folder / UNITS, name="out")
+    write_text(folder / SETTINGS, text)
     machine = provenance(device)  # of the code that measures: the working tree may be another one at the end
     logger = logging.getLogger("gwg_dist")
     level = logger.level
@@ -105,13 +106,23 @@ def compare(settings: Comparison, *, text: str = "") -> Path:
     return folder
 
 
-def prepare(folder: Path, text: str) -> None:
-    """Make the folder, and keep the settings there. Raises InputError where it has those of another comparison."""
-    make_folder(folder / UNITS, name="out")
+def check_folder(folder: Path, text: str) -> None:
+    """Raise InputError where the folder has what was measured with other settings than ``text``."""
     path = folder / SETTINGS
-    if path.is_file() and path.read_text() != text:
+    if path.is_file() and path.read_text() != text and any((folder / UNITS).glob("*.json")):
         raise InputError(f"out: {folder} holds another comparison, see its {SETTINGS}; choose another folder")
-    write_text(path, text)
+
+
+def usable_device(name: str) -> torch.device:
+    """The device of this name. Raises InputError where kernels cannot run on it and be timed."""
+    try:
+        device = torch.device(name)
+        torch.empty((), device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device: {name} cannot be used: {str(error).splitlines()[0]}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device: {name} cannot be used: expected cpu, cuda or cuda:NUMBER")
+    return device
 
 
 def check(settings: Comparison, posed: Posed) -> None:
@@ -120,11 +131,6 @@ def check(settings: Comparison, posed: Posed) -> None:
         refusal = entry.sampler.refusal(posed.target)
         if refusal is not None:
             raise InputError(f"kernels.{name}: {refusal}")
-        if entry.objective != "none":
-            try:
-                check_objective(entry.objective)
-            except ValueError as error:
-                raise InputError(f"kernels.{name}: {error}") from error
 
 
 def measured(settings: Comparison, posed: Posed, folder: Path) -> dict[str, list[Unit]]:
@@ -196,8 +202,3 @@ def shortened(settings: Comparison) -> Comparison:
     problem = replace(settings.problem, **dear)
     return replace(settings, problem=problem, kernels=kernels, steps=QUICK_STEPS, every=1, warmup=20, rounds=1,
                    num_chains=QUICK_CHAINS, num_exact=4 * QUICK_CHAINS, seeds=settings.seeds[:1])  # fmt: skip
-
-
-def slug(name: str) -> str:
-    """A name as part of a file's."""
-    return re.sub(r"[^\w.]+", "_", name)

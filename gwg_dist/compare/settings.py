@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from gwg_dist.compare import trained  # noqa: F401  # so that its problems are known by name
 from gwg_dist.compare.problems import Problem
 from gwg_dist.samplers import Sampler
+from gwg_dist.samplers.tuners import TUNERS, check_objective, check_target_acceptance
 
 
 @dataclass
@@ -27,6 +29,19 @@ class Entry:
     steps: int | None = None
     every: int | None = None
 
+    def check(self) -> None:
+        """Raise ValueError for settings that do not go with each other, or with the kernel."""
+        check_target_acceptance(self.target_acceptance)
+        if self.objective != "none":
+            check_objective(self.objective)
+            tuner = TUNERS[self.objective](self.target_acceptance)
+            refusal = None if self.sampler.tunable is None else tuner.refusal(self.sampler)
+            if refusal is not None:
+                raise ValueError(refusal)
+        for name, value in (("steps", self.steps), ("every", self.every)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+
 
 @dataclass
 class Comparison:
@@ -46,7 +61,8 @@ class Comparison:
         out: folder of the results; runs/compare-TIME by default. A folder that holds some of them is gone on with.
 
     Raises:
-        ValueError: no kernel, a number that is not positive, fewer than 16 looks.
+        ValueError: no kernel, names of kernels that differ by no letter or digit, a number that is not positive, fewer
+            than 16 looks, tuning that is not for the kernel.
     """
 
     problem: Problem
@@ -69,7 +85,20 @@ class Comparison:
         for name, least in (("num_chains", 2), ("warmup", 1), ("every", 1), ("num_exact", 2), ("rounds", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        files: dict[str, str] = {}
         for name, entry in self.kernels.items():
+            other = files.setdefault(slug(name), name)
+            if other != name:
+                raise ValueError(f"kernels: {other!r} and {name!r} would share a file, rename one")
+            try:
+                entry.check()
+            except ValueError as error:
+                raise ValueError(f"kernels.{name}: {error}") from error
             steps, every = entry.steps or self.steps, entry.every or self.every
             if steps < 16 * every:
                 raise ValueError(f"kernels.{name}: steps must be at least 16 times every, got {steps} and {every}")
+
+
+def slug(name: str) -> str:
+    """The name of a kernel as part of a file's."""
+    return re.sub(r"[^\w.]+", "_", name)

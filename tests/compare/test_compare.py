@@ -159,6 +159,12 @@ def test_from_a_file_to_tables_numbers_and_pictures(
     assert "holds another comparison" in fails(cli.main, [*args, "--steps=100"], capsys)
 
 
+def test_names_that_would_share_a_file_are_refused() -> None:
+    entry = Entry(GWG())
+    with pytest.raises(ValueError, match="kernels: 'a b' and 'a_b' would share a file, rename one"):
+        Comparison(Bernoulli(), {"a b": entry, "c": entry, "a_b": entry})
+
+
 def lost() -> Unit:
     raise KeyError("lost")
 
@@ -173,6 +179,13 @@ def lost() -> Unit:
         (["--kernels={two: {sampler: {class_path: GWG}, objective: best}}"], "kernels.two: objective must be one of"),
         (["--kernels={b: {sampler: {class_path: RandomWalk, init_args: {radius: 7}}}}"], "kernels.b: radius must be"),
         (["--problem=RunModel"], "problem.run: give the folder of a run"),
+        (["--device=foo"], "device: foo cannot be used"),
+        (["--device=meta"], "device: meta cannot be used: expected cpu, cuda or cuda:NUMBER"),
+        (["--device=cuda:99"], "device: cuda:99 cannot be used"),
+        (["--kernels={b: {sampler: {class_path: PAS}, objective: cyclical}}"], "kernels.b: objective cyclical needs"),
+        (["--kernels={a: {sampler: {class_path: PAS}, target_acceptance: 1.5}}"], "kernels.a: target_acceptance must"),
+        (["--kernels={a: {sampler: {class_path: GWG}, steps: 0}}"], "kernels.a: steps must be at least 1, got 0"),
+        (["--kernels={a: {sampler: {class_path: GWG}, every: 0}}"], "kernels.a: every must be at least 1, got 0"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -180,7 +193,19 @@ def test_mistakes_are_one_line(
 ) -> None:
     message = fails(cli.main, ["--config", str(config), f"--out={tmp_path}/out", *args], capsys)
     assert expected in message
-    assert not list(tmp_path.glob("out/units/*"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_settings_that_measured_nothing_do_not_lock_a_folder(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = ["--config", str(config), f"--out={tmp_path}/out", "--seeds=[0]"]
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "measure", lambda *_, **__: lost())
+        with pytest.raises(KeyError, match="lost"):
+            cli.main([*args, "--steps=100"])
+    cli.main(args)
+    assert "steps: 64" in (tmp_path / "out/compare.yaml").read_text()
 
 
 def test_no_kernel_is_a_mistake() -> None:
