@@ -18,8 +18,8 @@ import gwg_dist.compare
 from gwg_dist.compare.measure import Unit, measure
 from gwg_dist.compare.problems import Posed, Problem
 from gwg_dist.compare.settings import Comparison, slug
-from gwg_dist.compare.show import kernel_table, rate_table, title_of
-from gwg_dist.compare.summary import summaries
+from gwg_dist.compare.show import caption_of, kernel_table, rate_table, title_of
+from gwg_dist.compare.summary import elsewhere, summaries
 from gwg_dist.tools.commands import Parser, add_output_arguments, errors_for_people, make_parser, plain
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.files import make_folder, write_json, write_text
@@ -141,7 +141,7 @@ def measured(settings: Comparison, posed: Posed, folder: Path) -> dict[str, list
         for number, (name, seed) in enumerate(todo):
             advance(number)
             path = folder / UNITS / f"{slug(name)}-{seed}.json"
-            unit = read_unit(path)
+            unit = read_unit(path, name)
             if unit is None:
                 entry = settings.kernels[name]
                 with track(progress, f"{name}, seed {seed}", entry.steps or settings.steps) as tick:
@@ -152,10 +152,11 @@ def measured(settings: Comparison, posed: Posed, folder: Path) -> dict[str, list
     return found
 
 
-def read_unit(path: Path) -> Unit | None:
-    """What was measured before; None where there is nothing, or half of it."""
+def read_unit(path: Path, kernel: str) -> Unit | None:
+    """What was measured of a kernel before; None where there is nothing, half of it, or another kernel's."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        return Unit.from_dict(json.loads(path.read_text()))
+        unit = Unit.from_dict(json.loads(path.read_text()))
+        return unit if unit.kernel == kernel else None
     return None
 
 
@@ -171,7 +172,8 @@ def finish(
     """Print the tables and write everything."""
     found = summaries(units)
     title = title_of(settings.problem, posed, machine)
-    tables = (kernel_table(found, title=title), rate_table(found))
+    strange = elsewhere(units, machine)
+    tables = (kernel_table(found, title=title), rate_table(found, caption=caption_of(strange)))
     shown = console if console.is_terminal else Console(file=console.file, width=TABLE_WIDTH)
     with open(folder / TABLE, "w") as file:
         for table in tables:
@@ -180,6 +182,7 @@ def finish(
             Console(file=file, width=TABLE_WIDTH).print(table)
     results = {
         "machine": machine,
+        "elsewhere": strange,
         "problem": title,
         "samples": posed.source,
         "settings": (folder / SETTINGS).read_text(),

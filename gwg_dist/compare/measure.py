@@ -22,6 +22,7 @@ from gwg_dist.evaluation.mixing import (
 )
 from gwg_dist.samplers import Sampler, State, plan_chains, run_chain
 from gwg_dist.samplers.adapting import adapt_kernel
+from gwg_dist.tools.provenance import provenance
 from gwg_dist.tools.seeding import make_generator
 
 DRAWN_LAGS = 200
@@ -68,11 +69,13 @@ class Unit:
         num_chains: chains in parallel.
         observed: what the observables say, by name.
         autocorrelation: of f at lags 0, 1, ... of ``every`` steps.
-        curve_steps: steps of the checkpoints of the way from uniform points.
+        curve_steps: steps done at the checkpoints of the way from uniform points, the start first.
         rmse: error of every chain's marginals there.
         mmd: squared discrepancy to samples of the target there.
         noise: discrepancy that samples of the target stay below.
         converged: steps after which ``mmd`` stays below ``noise``.
+        exact: whether the kernel leaves the target invariant.
+        machine: the code and the machine that measured, see ``provenance``.
     """
 
     kernel: str
@@ -95,6 +98,8 @@ class Unit:
     mmd: list[float]
     noise: float | None
     converged: int | None
+    exact: bool
+    machine: dict[str, str | int]
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -164,6 +169,8 @@ def measure(name: str, entry: Entry, posed: Posed, settings: Comparison, *, seed
         mmd=approach.mmd,
         noise=noise,
         converged=approach.converged(noise),
+        exact=kernel.exact,
+        machine=provenance(device),
     )
 
 

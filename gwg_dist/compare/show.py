@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from gwg_dist.compare.problems import Posed, Problem
@@ -31,10 +32,10 @@ def kernel_table(found: list[Summary], *, title: str) -> Table:
     return table
 
 
-def rate_table(found: list[Summary]) -> Table:
+def rate_table(found: list[Summary], *, caption: str = "") -> Table:
     """Effective samples a thousand steps and gradients of a chain, and a second of all chains, with 90 % intervals."""
     title = "Effective samples: of a chain a 1,000 steps or gradients, of all chains a second; times the first kernel's"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", caption=escape(caption), caption_justify="left")
     table.add_column("kernel", no_wrap=True)
     table.add_column("observable", no_wrap=True)
     for column in ("time, steps", "a 1,000 steps", "a 1,000 gradients", "x first", "a second", "x first"):
@@ -80,6 +81,11 @@ def number(value: float | None) -> str:
 def shortened(text: str) -> str:
     """A kernel as text without what is longer than a line."""
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def caption_of(elsewhere: dict[str, list[str]]) -> str:
+    """What was measured by other code or another machine than the title names; "" where nothing was."""
+    return "\n".join(f"measured elsewhere, by {origin}: {'; '.join(units)}" for origin, units in elsewhere.items())
 
 
 def title_of(problem: Problem, posed: Posed, machine: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ SLOWEST = "slowest"
 SHOWN = ("f", "distance", SLOWEST)
 """Observables in the table; the slowest is the one with the longest autocorrelation time, for each kernel its own."""
 
+NOT_EXACT = "not exact"
 APART = 1.1  # split R-hat above which chains have not seen the same
 
 
@@ -61,6 +62,7 @@ class Summary:
         rmse: error of a chain's marginals at the end; None where the marginals are not known.
         mmd: discrepancy to samples of the target at the end; None where there are none.
         rates: by observable, those of ``SHOWN``.
+        machines: the code and the machine that measured each seed.
     """
 
     kernel: str
@@ -74,6 +76,7 @@ class Summary:
     rmse: float | None
     mmd: float | None
     rates: dict[str, Rate]
+    machines: list[dict[str, str | int]]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; null where nothing was measured."""
@@ -99,6 +102,7 @@ def summaries(units: dict[str, list[Unit]]) -> list[Summary]:
                 rmse=_mean([unit.rmse[-1] for unit in seeds]) if seeds[0].rmse else None,
                 mmd=_mean([unit.mmd[-1] for unit in seeds]) if seeds[0].mmd else None,
                 rates=rates,
+                machines=[unit.machine for unit in seeds],
             )
         )
     return found
@@ -124,7 +128,7 @@ def rate(seeds: list[Unit], observable: str, first: dict[str, Rate] | None) -> R
         per_second=per_second,
         gain_per_gradient=gain(per_gradient, base and base.per_gradient, alone=base is None),
         gain_per_second=gain(per_second, base and base.per_second, alone=base is None),
-        note=note(seeds, name, time.value),
+        note="; ".join(filter(None, [NOT_EXACT * (not one.exact), note(seeds, name, time.value)])),
     )
 
 
@@ -146,6 +150,20 @@ def slowest(seeds: list[Unit]) -> str:
         return math.inf if any(map(math.isnan, times)) else math.prod(times)
 
     return max(names, key=length)
+
+
+def elsewhere(units: dict[str, list[Unit]], machine: dict[str, str | int]) -> dict[str, list[str]]:
+    """What other code or another machine than ``machine`` measured, "kernel, seed", by what that was."""
+    found: dict[str, list[str]] = {}
+    for unit in (unit for seeds in units.values() for unit in seeds):
+        if origin(unit.machine) != origin(machine):
+            found.setdefault(origin(unit.machine), []).append(f"{unit.kernel}, {unit.seed}")
+    return found
+
+
+def origin(machine: dict[str, str | int]) -> str:
+    """The code and the machine in a line, without the day."""
+    return "{code}, torch {torch}, {device}, threads {threads}".format(**machine)
 
 
 def note(seeds: list[Unit], observable: str, time: float) -> str:

@@ -165,6 +165,50 @@ def test_names_that_would_share_a_file_are_refused() -> None:
         Comparison(Bernoulli(), {"a b": entry, "c": entry, "a_b": entry})
 
 
+def test_what_another_kernel_measured_is_not_read(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args, units = ["--config", str(config), f"--out={tmp_path}/out", "--seeds=[0]"], tmp_path / "out/units"
+    cli.main(args)
+    (units / "two-0.json").write_text((units / "one-0.json").read_text())
+    measured = []
+    monkeypatch.setattr(cli, "measure", lambda name, *_, seed, **__: measured.append((name, seed)) or lost())
+    with pytest.raises(KeyError, match="lost"):
+        cli.main(args)
+    assert measured == [("two", 0)]
+
+
+def test_what_was_measured_elsewhere_is_named(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A stopped comparison that goes on on another machine keeps the origin of what it has."""
+    args, out = ["--config", str(config), f"--out={tmp_path}/out", "--seeds=[0]"], tmp_path / "out"
+    cli.main(args)
+    assert "elsewhere" not in capsys.readouterr().err
+    first = json.loads((out / "units/one-0.json").read_text())
+    here = first["machine"]
+    there = {**here, "code": "gwg_dist of old", "device": "another processor", "date": "2001-01-01"}
+    (out / "units/one-0.json").write_text(json.dumps({**first, "machine": there}))
+    second = json.loads((out / "units/two-0.json").read_text())
+    (out / "units/two-0.json").write_text(json.dumps({**second, "machine": {**here, "date": "2001-01-01"}}))
+    cli.main(args)
+    results = json.loads((out / "results.json").read_text())
+    origin = f"gwg_dist of old, torch {here['torch']}, another processor, threads {here['threads']}"
+    assert results["elsewhere"] == {origin: ["one, 0"]}
+    assert results["machine"] == here
+    assert [each["machines"][0]["device"] for each in results["kernels"]] == ["another processor", here["device"]]
+    for text in (capsys.readouterr().err, (out / "table.txt").read_text()):
+        assert f"measured elsewhere, by {origin}: one, 0" in " ".join(text.split())
+
+
+def test_a_kernel_that_is_not_exact_is_said_to_be_none(tmp_path: Path) -> None:
+    problem = Bernoulli(num_sites=6)
+    near, exact = summaries({"near": [unit(DULA(), problem, steps=200)], "exact": [unit(GWG(), problem, steps=200)]})
+    assert all(rate.note.startswith("not exact") for rate in near.rates.values())
+    assert not any("not exact" in rate.note for rate in exact.rates.values())
+    frozen = unit(Stay(), problem, steps=64)
+    frozen.exact = False
+    assert "not exact; not measured" in summaries({"it": [frozen]})[0].rates["distance"].note
+
+
 def lost() -> Unit:
     raise KeyError("lost")
 
