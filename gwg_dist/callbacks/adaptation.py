@@ -29,6 +29,8 @@ from gwg_dist.samplers.tuners import (
     allowed,
     check_objective,
     check_target_acceptance,
+    origin,
+    tunable_value,
 )
 from gwg_dist.tools.distributed import all_sum, rank, world_size
 from gwg_dist.tools.errors import InputError
@@ -256,13 +258,3 @@ def retreat_from(module: EBMModule, accept_prob: float) -> None:
     assert retreat is not None
     module.sampler = retreat.sampler
     module.num_steps *= retreat.steps
-
-
-def origin(sampler: Sampler) -> dict[str, Any]:
-    """What tells whether a checkpoint's decisions were made from this kernel."""
-    return {"sampler": f"{type(sampler).__module__}.{type(sampler).__qualname__}", "value": tunable_value(sampler)}
-
-
-def tunable_value(sampler: Sampler) -> float | None:
-    """The value of the tunable field; None where there is none."""
-    return None if sampler.tunable is None else getattr(sampler, sampler.tunable)

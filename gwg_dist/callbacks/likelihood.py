@@ -68,7 +68,7 @@ def assess_module(
     with in_eval_mode(module), track(progress, "AIS", settings.num_temperatures) as advance:
         start = None
         if unfinished is not None:
-            start = take_up(unfinished, space, settings, dtype=dtype, generator=generator)
+            start = take_up(unfinished, space, settings, dtype=dtype, generator=generator, kernel=kernel)
         if unfinished is not None and start is not None:
             path = TunedPath(kernel, tuple(unfinished.values)) if settings.pilot else None
         else:
@@ -82,7 +82,7 @@ def assess_module(
             advance(point.t)
             kept = kept if point.generator_state is None else point
             if point.t < settings.num_temperatures and stop is not None and stop():
-                return set_aside(kept, space, settings, path)
+                return set_aside(kept, space, settings, sampler)
         return assessment_of(ais_result(space, point, path), target, held_out(splits))
 
 

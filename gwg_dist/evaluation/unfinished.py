@@ -5,14 +5,16 @@ The same number of ranks, on the same kind of device, goes on bit for bit; any o
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from gwg_dist.evaluation.annealing import AnnealPoint
 from gwg_dist.evaluation.assess import AISSettings
-from gwg_dist.evaluation.tuned_path import TunedPath
+from gwg_dist.evaluation.tuned_path import TunedPath, path_of
+from gwg_dist.samplers import Sampler
+from gwg_dist.samplers.tuners import origin
 from gwg_dist.spaces import Space
 from gwg_dist.tools.distributed import gather_rows, rank, share, world_size
 
@@ -29,6 +31,7 @@ class Unfinished(NamedTuple):
         generators: state of every rank's generator, ``(ranks, bytes)`` uint8.
         pilot: gradient evaluations a chain of the pilot run that came before; 0 for none.
         values: what it found, see ``TunedPath``; empty where there was none.
+        origin: of the kernel, see ``origin``; None where it is not known.
     """
 
     num_temperatures: int
@@ -39,10 +42,19 @@ class Unfinished(NamedTuple):
     generators: Tensor
     pilot: int = 0
     values: tuple[float, ...] = ()
+    origin: dict[str, Any] | None = None
 
 
-def set_aside(point: AnnealPoint, space: Space, settings: AISSettings, path: TunedPath | None = None) -> Unfinished:
+def set_aside(
+    point: AnnealPoint, space: Space, settings: AISSettings, sampler: Sampler | TunedPath | None = None
+) -> Unfinished:
     """What all ranks need to go on from ``point``; called on every rank at the same t.
+
+    Args:
+        point: the end of a segment.
+        space: space of the chains.
+        settings: settings of the estimate.
+        sampler: that moves the chains; without it, whoever goes on answers for the same one.
 
     Raises:
         ValueError: a point inside a segment, which holds no generator's state.
@@ -52,14 +64,22 @@ def set_aside(point: AnnealPoint, space: Space, settings: AISSettings, path: Tun
     packed = space.pack(space.decode(point.x))
     state = point.generator_state[None].to(point.x.device)
     packed, log_weights, generators = (gather_rows(part).cpu() for part in (packed, point.log_weights, state))
-    values = () if path is None else path.values
+    path = None if sampler is None else path_of(sampler)
+    values, found = ((), None) if path is None else (path.values, origin(path.sampler))
     return Unfinished(
-        settings.num_temperatures, settings.schedule, point.t, packed, log_weights, generators, settings.pilot, values
-    )
+        settings.num_temperatures, settings.schedule, point.t, packed, log_weights, generators, settings.pilot,
+        values, found,
+    )  # fmt: skip
 
 
 def take_up(
-    unfinished: Unfinished, space: Space, settings: AISSettings, *, dtype: torch.dtype, generator: torch.Generator
+    unfinished: Unfinished,
+    space: Space,
+    settings: AISSettings,
+    *,
+    dtype: torch.dtype,
+    generator: torch.Generator,
+    kernel: Sampler | None = None,
 ) -> AnnealPoint | None:
     """This rank's point to go on from; None where the estimate is another or was made on other ranks or devices.
 
@@ -69,9 +89,12 @@ def take_up(
         settings: settings of the estimate that is wanted now.
         dtype: floating type of x.
         generator: this rank's, on the device of the chains; it is not changed.
+        kernel: that the estimate is to go on with, or its pilot run began with; None for the one that it has.
     """
     made_with = (unfinished.num_temperatures, unfinished.schedule, len(unfinished.packed), unfinished.pilot)
     if made_with != (settings.num_temperatures, settings.schedule, settings.num_chains, settings.pilot):
+        return None
+    if kernel is not None and unfinished.origin not in (None, origin(kernel)):
         return None
     if unfinished.generators.shape != (world_size(), len(generator.get_state())):
         return None

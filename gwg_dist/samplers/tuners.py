@@ -248,6 +248,16 @@ def value_of(kernel: Sampler) -> float:
     return getattr(kernel, kernel.tunable)
 
 
+def origin(sampler: Sampler) -> dict[str, Any]:
+    """Class and value of the tunable field, in plain values: whether what a file holds was found with this kernel."""
+    return {"sampler": f"{type(sampler).__module__}.{type(sampler).__qualname__}", "value": tunable_value(sampler)}
+
+
+def tunable_value(sampler: Sampler) -> float | None:
+    """The value of the tunable field; None where there is none."""
+    return None if sampler.tunable is None else getattr(sampler, sampler.tunable)
+
+
 def allowed(kernel: Sampler, value: float, target: Target | None) -> Sampler | None:
     """``kernel`` with ``value`` in its tunable field; None where the kernel or the target refuses it."""
     try:

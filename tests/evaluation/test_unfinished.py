@@ -9,10 +9,24 @@ import pytest
 import torch
 
 from gwg_dist import evaluate
-from gwg_dist.callbacks import AISLikelihood, likelihood
-from gwg_dist.evaluation import AISSettings, AnnealPoint, Unfinished, ais_result, ais_start, anneal, set_aside, take_up
+from gwg_dist.callbacks import AISLikelihood, assess_module, likelihood
+from gwg_dist.data import Digits
+from gwg_dist.energies import RBMEnergy
+from gwg_dist.evaluation import (
+    AISSettings,
+    AnnealPoint,
+    Assessment,
+    TunedPath,
+    Unfinished,
+    ais_result,
+    ais_start,
+    anneal,
+    set_aside,
+    take_up,
+)
 from gwg_dist.evaluation.annealing import _Chains
-from gwg_dist.samplers import GWG
+from gwg_dist.module import EBMModule
+from gwg_dist.samplers import DMALA, GWG, RandomWalk, Sampler
 from gwg_dist.spaces import Binary, Categorical, Space
 from gwg_dist.training.interruption import Interruption
 from gwg_dist.training.results import Waiting
@@ -68,6 +82,44 @@ def test_another_estimate_begins_again() -> None:
     two = torch.cat([unfinished.generators] * 2)
     assert taken(generators=two) is None, "two ranks made it, this is one"
     assert taken(generators=unfinished.generators[:, :16]) is None, "a CUDA device made it, this is a CPU"
+
+
+def test_another_kernel_begins_again() -> None:
+    """Values of a pilot run are of the kernel that it tuned; what does not name a kernel is taken as before."""
+    space = Binary(11)
+    unnamed, _, _ = interrupted(space)
+    x, log_weights = torch.zeros(7, 11), unnamed.log_weights
+    point = AnnealPoint(200, x, log_weights, torch.Generator().get_state())
+
+    def taken(unfinished: Unfinished, kernel: Sampler) -> bool:
+        generator, found = torch.Generator(), through_a_file(unfinished)
+        return take_up(found, space, SETTINGS, dtype=torch.float64, generator=generator, kernel=kernel) is not None
+
+    for sampler in (RandomWalk(2), TunedPath(RandomWalk(2), (1.0, 2.0, 3.0))):
+        named = set_aside(point, space, SETTINGS, sampler)
+        assert taken(named, RandomWalk(2))
+        assert not any(taken(named, other) for other in (RandomWalk(3), GWG(), DMALA(2.0)))
+    assert taken(unnamed, GWG())
+    assert taken(set_aside(point, space, SETTINGS, GWG()), GWG())
+
+
+def test_a_run_with_another_kernel_begins_its_estimate_again() -> None:
+    """The values of a pilot run with DMALA are no radii: the assessment is that of a run that was never stopped."""
+    torch.manual_seed(0)
+    settings, data = AISSettings(8, 210, pilot=80), Digits()
+    asked = iter([False] * 12 + [True])
+    module = EBMModule(RBMEnergy(data.space, num_hidden=4), DMALA(0.2))
+    module.reference.fit(data.frequencies())
+    held = assess_module(module, data.splits, settings, iteration=1, stop=lambda: next(asked))
+    assert isinstance(held, Unfinished)
+    assert len(held.values) == 8
+    module.sampler = RandomWalk(2)
+    again, calm = (
+        assess_module(module, data.splits, settings, iteration=1, unfinished=begun) for begun in (held, None)
+    )
+    assert isinstance(again, Assessment)
+    assert isinstance(calm, Assessment)
+    assert torch.equal(again.estimate.log_weights, calm.estimate.log_weights)
 
 
 def test_only_the_end_of_a_segment_is_set_aside() -> None:
