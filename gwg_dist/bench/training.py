@@ -84,7 +84,7 @@ def training_study(*, quick: bool, data_dir: str | None, seeds: Sequence[int], o
         runs = []
         for seed in seeds:
             for kernel, steps in points:
-                runs.append(trained(settings, kernel, steps, seed, length=length, temperatures=50 if quick else 5000))
+                runs.append(trained(settings, kernel, steps, seed, length=length, temperatures=50 if quick else 20_000))
                 console.print(f"{name}: {runs[-1]}", soft_wrap=True, highlight=False)
         console.print(runs_table(name, runs))
         draw(name, runs, out.with_name(f"{out.stem}-{name}.png"))
