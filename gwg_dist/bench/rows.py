@@ -98,6 +98,16 @@ def make_rows(*, quick: bool, chains: int, backend: str, device: torch.device) -
             lambda: pcd_sides(resnet(), surrogate, iteration, backend),
         ),
         *many_site_rows(rbm, backend=backend, chains=chains, device=device),
+        *sweep_and_storage_rows(torus, rbm, few=few, chains=chains, device=device),
+    ]
+    return [row for row in rows if "bfloat16" not in row.name or has_bfloat16(device)]
+
+
+def sweep_and_storage_rows(
+    torus: Callable[[], Energy], rbm: Callable[[], Energy], *, few: int, chains: int, device: torch.device
+) -> list[Row]:
+    """Sweeps of block Gibbs sampling, and what keeping chains costs."""
+    return [
         Row("two-colour Gibbs sweep, torus 40x40", lambda: sweep_sides(torus(), 50, chains, device)),
         Row(
             "Gibbs sweep, dense Potts, 136 x 5, 2000 chains",
@@ -107,7 +117,6 @@ def make_rows(*, quick: bool, chains: int, backend: str, device: torch.device) -
         Row("buffer: 100 of 10,000 chains out and in", lambda: buffer_sides(device)),
         Row("checkpoint of 1,000,000 chains of 28x28", lambda: checkpoint_sides(device)),
     ]
-    return [row for row in rows if "bfloat16" not in row.name or has_bfloat16(device)]
 
 
 def many_site_rows(rbm: Callable[[], Energy], *, backend: str, chains: int, device: torch.device) -> list[Row]:
