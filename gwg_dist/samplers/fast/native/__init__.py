@@ -1,4 +1,4 @@
-"""Kernels in C, compiled in a second when they are first wanted; without a C compiler there are none.
+"""Kernels in C, compiled in a few seconds when they are first wanted; without a C compiler there are none.
 
 No address is passed but by ``Bound``, which checks every tensor against the table in signatures.py.
 
