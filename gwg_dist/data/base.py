@@ -10,8 +10,9 @@ Not implemented: data sets larger than memory.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from gwg_dist.batch import Batch, weighted_mean
+from gwg_dist.data.points import read_points, write_points
 from gwg_dist.spaces import Space
 from gwg_dist.tools.distributed import rank, share, world_size
 from gwg_dist.tools.errors import InputError
@@ -122,6 +124,40 @@ class DiscreteData(LightningDataModule, ABC):
                 )
             self._splits = splits
         return self._splits
+
+    # -- questions to a model: what another file, a site and a category are called ------------------------------------
+
+    def encode_file(self, path: str | Path, *, missing_as: int | None = None) -> tuple[Tensor, list[str]]:
+        """Points of another file as codes ``(N, D)`` int64 of this space, and a name for each.
+
+        Here a file of arrays or a table of codes, see ``read_points``. A class whose files hold letters or text
+        overrides this, ``write_file`` and ``category_names``; one whose sites have names, ``site_names``.
+
+        Args:
+            path: the file.
+            missing_as: the code of a missing site in what is returned; None refuses missing sites.
+
+        Raises:
+            InputError: a file that cannot be used, naming the file and the line or the point.
+        """
+        return read_points(path, self.space, missing_as=missing_as)
+
+    def write_file(self, path: str | Path, codes: Tensor, names: Sequence[str]) -> None:
+        """Write codes ``(N, D)`` as a file that ``encode_file`` reads, the kind by the suffix of ``path``.
+
+        Raises:
+            InputError: a suffix that this class does not write.
+            OSError: the file cannot be written.
+        """
+        write_points(path, codes, names, self.space)
+
+    def site_names(self) -> list[str]:
+        """What the sites are called, ``D`` names: here their numbers from 1."""
+        return [str(site + 1) for site in range(self.space.num_sites)]
+
+    def category_names(self) -> list[list[str]]:
+        """What the categories of each site are called, by site: here their numbers from 0."""
+        return [[str(k) for k in range(self.space.num_categories)]] * self.space.num_sites
 
     def train_codes(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Codes of training points; images that are binarised dynamically draw them here."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from jsonargparse import ArgumentError
+from torch import Tensor
 
 from gwg_dist.callbacks import adapt
 from gwg_dist.data import DiscreteData, Splits
 from gwg_dist.module import EBMModule
 from gwg_dist.spaces import Space, read_space
 from gwg_dist.tools.errors import InputError
+from gwg_dist.tools.terminal import say
 from gwg_dist.training.checkpoints import newest_checkpoint
 from gwg_dist.training.contents import check_checkpoint
 from gwg_dist.training.folder import CONFIG, find_checkpoint
@@ -83,6 +85,7 @@ class _DataOfRun(DiscreteData):
         super().__init__(space, batch_size=batch_size)
         self._make = make
         self._made: DiscreteData | None = None
+        self._codes_alone: DiscreteData | None = None
 
     def prepare_data(self) -> None:
         self._data().prepare_data()
@@ -94,6 +97,29 @@ class _DataOfRun(DiscreteData):
             raise InputError(f"the data are in {data.space} by now, but the run's model is for {self.space}")
         return data.splits
 
+    def encode_file(self, path: str | Path, *, missing_as: int | None = None) -> tuple[Tensor, list[str]]:
+        """As the run's own data set reads it; as a file of codes where the data are gone."""
+        return self._reader().encode_file(path, missing_as=missing_as)
+
+    def write_file(self, path: str | Path, codes: Tensor, names: Sequence[str]) -> None:
+        self._reader().write_file(path, codes, names)
+
+    def site_names(self) -> list[str]:
+        return self._reader().site_names()
+
+    def category_names(self) -> list[list[str]]:
+        return self._reader().category_names()
+
+    def _reader(self) -> DiscreteData:
+        """The data set itself, or where its file is gone, one that knows codes alone."""
+        if self._codes_alone is None:
+            try:
+                return self._data()
+            except InputError as error:
+                say(f"{error}; points are read and written as codes")
+                self._codes_alone = _Codes(self.space)
+        return self._codes_alone
+
     def __getattr__(self, name: str) -> Any:
         """What only the data set itself knows, such as the couplings of ``IsingSamples``."""
         if name.startswith("_"):
@@ -104,6 +130,13 @@ class _DataOfRun(DiscreteData):
         if self._made is None:
             self._made = self._make()
         return self._made
+
+
+class _Codes(DiscreteData):
+    """A space without data."""
+
+    def load(self) -> Splits:
+        raise InputError("the run's data are gone")
 
 
 def stored_space(checkpoint: dict[str, Any]) -> Space:
