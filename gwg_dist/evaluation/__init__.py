@@ -3,6 +3,18 @@
 from gwg_dist.evaluation.ais import AISResult, ais, ais_result, ais_start, beta_schedule, check_num_chains, summarize
 from gwg_dist.evaluation.annealing import AnnealPoint, anneal
 from gwg_dist.evaluation.assess import AISSettings, Assessment, assess, assessment_of, collapse_warning, describe
+from gwg_dist.evaluation.contacts import (
+    PairModel,
+    Precision,
+    average_product_correction,
+    contact_precision,
+    contact_scores,
+    frobenius,
+    mean_field_couplings,
+    pair_model,
+    ranked_pairs,
+    zero_sum,
+)
 from gwg_dist.evaluation.distances import category_frequencies, marginal_rmse, mmd_squared
 from gwg_dist.evaluation.exact import exact_log_prob, exact_log_z, unnormalised_log_prob
 from gwg_dist.evaluation.likelihood import Likelihood, log_likelihood
@@ -17,18 +29,32 @@ from gwg_dist.evaluation.mixing import (
     time_estimate,
 )
 from gwg_dist.evaluation.pilot import pilot_path
+from gwg_dist.evaluation.statistics import (
+    Agreement,
+    PairStatistics,
+    agreement,
+    pair_statistics,
+    pearson_of_pairs,
+    three_site_moments,
+    triple_sites,
+)
 from gwg_dist.evaluation.tuned_path import TunedPath
 from gwg_dist.evaluation.unfinished import Unfinished, set_aside, take_up
 
 __all__ = [
     "AISResult",
     "AISSettings",
+    "Agreement",
     "AnnealPoint",
     "Assessment",
     "Estimate",
     "Likelihood",
+    "PairModel",
+    "PairStatistics",
+    "Precision",
     "TunedPath",
     "Unfinished",
+    "agreement",
     "ais",
     "ais_result",
     "ais_start",
@@ -36,25 +62,37 @@ __all__ = [
     "assess",
     "assessment_of",
     "autocorrelation",
+    "average_product_correction",
     "batch_means_ess",
     "batch_means_time",
     "beta_schedule",
     "category_frequencies",
     "check_num_chains",
     "collapse_warning",
+    "contact_precision",
+    "contact_scores",
     "describe",
     "ess",
     "exact_log_prob",
     "exact_log_z",
+    "frobenius",
     "integrated_time",
     "log_likelihood",
     "marginal_rmse",
+    "mean_field_couplings",
     "mmd_squared",
+    "pair_model",
+    "pair_statistics",
+    "pearson_of_pairs",
     "pilot_path",
+    "ranked_pairs",
     "set_aside",
     "split_rhat",
     "summarize",
     "take_up",
+    "three_site_moments",
     "time_estimate",
+    "triple_sites",
     "unnormalised_log_prob",
+    "zero_sum",
 ]
