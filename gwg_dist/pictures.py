@@ -1,8 +1,9 @@
-"""Samples as one grey picture."""
+"""Samples as one grey picture; a matrix of sites and categories in colours."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,4 +42,51 @@ def save_grid(codes: Tensor, space: Space, path: str | Path) -> bool:
     scale = max(1, math.ceil(MIN_PICTURE_SIZE / max(grid.shape)))
     with replacing(path) as beside:
         Image.fromarray(grid.repeat(scale, 0).repeat(scale, 1)).save(beside, format="PNG")
+    return True
+
+
+def save_matrix(
+    values: Tensor,
+    path: str | Path,
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str = "",
+    marked: Tensor | None = None,
+) -> bool:
+    """Write ``(D, K)`` numbers as a heat map, sites from left to right; whether matplotlib is there to draw it.
+
+    Colours are red below 0 and blue above, up to the largest magnitude but for one number in fifty.
+
+    Args:
+        values: ``(D, K)``; -inf stays white.
+        path: the .png.
+        rows: names of the D sites.
+        columns: names of the K categories.
+        title: a line above.
+        marked: a category of each site to mark by a dot, ``(D,)``.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    num, size = values.shape
+    shown = values.cpu().double().T.numpy()
+    magnitude = np.abs(shown[np.isfinite(shown)])
+    limit = float(np.quantile(magnitude, 0.98)) if magnitude.size else 1.0
+    figure = Figure(figsize=(min(max(num * 0.12, 4), 60), min(max(size * 0.16, 1.5), 20) + 1), layout="constrained")
+    panel = figure.subplots()
+    image = panel.imshow(
+        shown, aspect="auto", cmap="RdBu", vmin=-(limit or 1), vmax=limit or 1, interpolation="nearest"
+    )
+    if marked is not None:
+        panel.plot(range(num), marked.cpu().tolist(), ".", color="black", markersize=3)
+    every = max(num // 40, 1)
+    panel.set_xticks(range(0, num, every), list(rows)[::every], fontsize=6, rotation=90)
+    if size <= 64:
+        panel.set_yticks(range(size), list(columns), fontsize=6)
+    panel.set_title(title, fontsize=8)
+    figure.colorbar(image, ax=panel, label="nats", pad=0.01)
+    with replacing(path) as beside:
+        figure.savefig(beside, dpi=130, format="png")
     return True

@@ -18,7 +18,7 @@ from jsonargparse import ArgumentError
 from torch import Tensor
 
 from gwg_dist.evaluation import AISResult, ais
-from gwg_dist.evaluation.exact import unnormalised_log_prob
+from gwg_dist.evaluation.scores import score_points
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.seeding import make_generator
 from gwg_dist.tools.terminal import quiet
@@ -107,17 +107,15 @@ def score(run: LoadedRun, points: Tensor | np.ndarray, log_z: AISResult | None =
         InputError: points of another shape, or of values that the model does not know.
     """
     module = run.module
-    space, found = module.space, torch.as_tensor(points)
-    if found.is_floating_point() or found.ndim < 2:
-        raise InputError(f"points must be integers of shape (N, ...), got {found.dtype} of {tuple(found.shape)}")
-    codes = found.reshape(len(found), -1)
+    space, given = module.space, torch.as_tensor(points)
+    if given.is_floating_point() or given.ndim < 2:
+        raise InputError(f"points must be integers of shape (N, ...), got {given.dtype} of {tuple(given.shape)}")
+    codes = given.reshape(len(given), -1)
     try:
         space.check_codes(codes, "points")
     except ValueError as error:
         raise InputError(str(error)) from error
     codes = codes.to(device=module.device, dtype=space.code_dtype)
     estimate = log_z or estimate_log_z(run)
-    log_prob = unnormalised_log_prob(module.target, codes)
-    x = module.target.encode(codes)
-    energies = module.reference.log_prob(x).double() - log_prob
-    return Scores(energies, log_prob - estimate.log_z, estimate.stderr)
+    found = score_points(module.target, codes)
+    return Scores(found.energies, found.unnormalised - estimate.log_z, estimate.stderr)

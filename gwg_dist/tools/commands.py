@@ -30,7 +30,10 @@ from gwg_dist.tools.terminal import output, quiet, say_error
 LOST, MISTAKE, DIVERGED, AGAIN, INTERRUPTED = 1, 2, 3, 75, 130
 """Exit codes. AGAIN is EX_TEMPFAIL of sysexits.h: the state is saved, start the same again."""
 
-FLAGS = {"json": "print the numbers as JSON on standard output, and nothing else there"}
+FLAGS = {
+    "json": "print the numbers as JSON on standard output, and nothing else there",
+    "mutations": "score all changes of one site of one point, log p(x') - log p(x), with a picture",
+}
 
 SMALLER = "a smaller model, fewer chains (model.chains.size), or smaller batches need less"
 

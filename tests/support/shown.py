@@ -74,9 +74,12 @@ def check_command(module: str, arguments: str) -> None:
         parser = Parser(prog=module, allow_abbrev=False)
         name = module.removeprefix("gwg_dist.")
         function = bench if name == "bench" else getattr(importlib.import_module(module), name)
-        flags = {"gwg_dist.bench": {"quick", "sweep"}, "gwg_dist.doctor": {"quick"}, "gwg_dist.evaluate": {"json"}}.get(
-            module, set()
-        )
+        flags = {
+            "gwg_dist.bench": {"quick", "sweep"},
+            "gwg_dist.doctor": {"quick"},
+            "gwg_dist.evaluate": {"json"},
+            "gwg_dist.score": {"mutations"},
+        }.get(module, set())
         parser.add_function_arguments(function, as_positional=True, skip={"fit", *flags})
         for flag in flags:
             parser.add_argument(f"--{flag}", action="store_true")

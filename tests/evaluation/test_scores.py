@@ -1,0 +1,47 @@
+"""Scores of points and of single-site changes are those of the model, summed here one point at a time."""
+
+import pytest
+import torch
+
+from gwg_dist.evaluation import exact_log_prob, scores
+from gwg_dist.evaluation.scores import score_points, single_site_changes
+from tests.support.kernels import SPACES, exact_pi, make_target
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_scores_are_energies_and_the_reference(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = make_target(SPACES[name])
+    codes = target.space.all_codes()
+    monkeypatch.setattr(scores, "NUMBERS_AT_ONCE", 70)  # several batches
+    found = score_points(target, codes)
+    log_prob, log_z = exact_log_prob(target)
+    assert torch.allclose(found.unnormalised - log_z, log_prob, atol=1e-10)
+    assert torch.allclose((found.unnormalised - log_z).exp(), exact_pi(target, 1.0), atol=1e-10)
+    assert float(found.log_reference.exp().sum()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_every_change_of_one_site_has_the_ratio_of_two_probabilities(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = make_target(SPACES[name])
+    space, codes = target.space, target.space.all_codes().long()
+    monkeypatch.setattr(scores, "NUMBERS_AT_ONCE", 70)
+    log_pi = exact_pi(target, 1.0).log()
+    number = {tuple(code): n for n, code in enumerate(codes.tolist())}
+    for row in (0, 11, len(codes) - 1):
+        found = single_site_changes(target, codes[row])
+        for site in range(space.num_sites):
+            for k in range(space.num_categories):
+                other = codes[row].tolist()
+                other[site] = k
+                assert float(found[site, k]) == pytest.approx(
+                    float(log_pi[number[tuple(other)]] - log_pi[row]), abs=1e-9
+                )
+        assert bool((found.gather(1, codes[row][:, None]) == 0).all())
+
+
+def test_points_of_another_size_are_refused() -> None:
+    target = make_target(SPACES["binary"])
+    with pytest.raises(ValueError, match="codes must have shape"):
+        single_site_changes(target, torch.zeros(4, dtype=torch.int64))
