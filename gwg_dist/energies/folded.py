@@ -290,13 +290,6 @@ def _taps(length: int) -> list[tuple[slice, Tensor]]:
     return found
 
 
-def embedding_of(layer: nn.Conv2d | None) -> tuple[Tensor, ...]:
-    """Weight ``(C_image K, C_in)`` and bias of a 1x1 convolution, nothing for none."""
-    if layer is None:
-        return ()
-    return layer.weight[:, :, 0, 0].T.clone(memory_format=torch.contiguous_format), _bias(layer).clone()
-
-
 def _as_rows(kernel: Tensor) -> Tensor:
     """``(C, C_in, 5, 5)`` to ``(25 C_in, C)``."""
     return kernel.flatten(1).T.contiguous()

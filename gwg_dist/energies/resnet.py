@@ -2,7 +2,8 @@
 
 Convolution 3x3 to C channels; two basic blocks of stride 2, six of stride 1; mean pool; linear to one number. SiLU
 (Swish), biases everywhere, no normalisation. With C = 64 on 28x28 binary images it has 599,873 parameters.
-Categorical images enter through a 1x1 convolution of their one-hot form.
+Categorical images enter through an embedding of their pixels; with C = 64 and 4 numbers a pixel it has 602,629
+parameters on 28x28 images of 256 levels.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gwg_dist.energies.base import Energy
-from gwg_dist.energies.folded import AT_ONCE, FoldedResNet, Layers, convolution, embedding_of, fold_front
+from gwg_dist.energies.embedding import Embedding, table_of
+from gwg_dist.energies.folded import AT_ONCE, FoldedResNet, Layers, convolution, fold_front
 from gwg_dist.spaces import Binary, Space
 
 logger = logging.getLogger("gwg_dist")
@@ -54,8 +56,8 @@ class ResNetEnergy(Energy):
         space: images of shape (H, W) or (C, H, W), Binary or Categorical.
         num_channels: width of the network.
         num_blocks: blocks of stride 1 after the two of stride 2.
-        num_embedding: channels that the one-hot form of a categorical image is mapped to (4 in the paper for
-            Frey Faces, 8 for Histopathology). Unused for binary images.
+        num_embedding: numbers that a pixel of a categorical image becomes, by one table for all pixels (4 in the paper
+            for Frey Faces, 8 for Histopathology). Unused for binary images.
 
     Raises:
         ValueError: a space that is not an image, a count below its minimum.
@@ -76,11 +78,11 @@ class ResNetEnergy(Energy):
         channels, height, width = space.shape if len(space.shape) == 3 else (1, *space.shape)
         self.image_shape = channels, height, width
         channels_in = self.image_shape[0]
-        self.embedding: nn.Conv2d | None = None
+        self.embedding: Embedding | None = None
         if isinstance(space, Binary) and num_embedding != 4:
             logger.warning("ResNetEnergy.num_embedding has no effect on binary images, got %d", num_embedding)
         if not isinstance(space, Binary):
-            self.embedding = nn.Conv2d(channels_in * space.num_categories, num_embedding, 1)
+            self.embedding = Embedding(channels_in * space.width, num_embedding)
             channels_in = num_embedding
         self.stem = nn.Conv2d(channels_in, num_channels, 3, padding=1)
         strides = [2, 2] + [1] * num_blocks
@@ -104,11 +106,11 @@ class ResNetEnergy(Energy):
             tuple((convolution(block.first), convolution(block.second)) for block in others),
             -self.head.weight[0],
         )
-        embedding = embedding_of(self.embedding)
-        return FoldedResNet(layers, layers, -self.head.bias[0], embedding, self.image_shape, AT_ONCE)
+        table = table_of(self.embedding)
+        return FoldedResNet(layers, layers, -self.head.bias[0], table, self.image_shape, AT_ONCE)
 
     def _image(self, x: Tensor) -> Tensor:
         if self.embedding is None:
             return x.unflatten(1, self.image_shape)
-        one_hot = x.unflatten(1, self.image_shape).movedim(-1, 2).flatten(1, 2)  # (B, C * K, H, W)
-        return self.embedding(one_hot)
+        pixels = x.unflatten(1, self.image_shape).permute(0, 2, 3, 1, 4).flatten(3)  # (B, H, W, C * K)
+        return self.embedding(pixels).permute(0, 3, 1, 2)
