@@ -139,12 +139,15 @@ class SparsePairs(NamedTuple):
         rows: ``(D, n)``, R at ``graph.neighbours``; made by ``graph.rows``, so that it is symmetric.
         slope: ``(D,)``, ∇f at x = 0.
         constant: 0-d, f at x = 0.
+        paths: ``(P, n)`` int64, paths that hold every site once: of the sites of a path, only those next to each other
+            in it see each other, so that a path can be drawn as a whole; None where no such paths are known.
     """
 
     graph: Graph
     rows: Tensor
     slope: Tensor
     constant: Tensor
+    paths: Tensor | None = None
 
     def start(self, x: Tensor) -> Evaluation:
         pull = torch.zeros_like(x)

@@ -1,6 +1,7 @@
 """Energies: one file each."""
 
 from gwg_dist.energies.base import Energy
+from gwg_dist.energies.fhmm import FHMMEnergy
 from gwg_dist.energies.ising import IsingEnergy, IsingTorusEnergy
 from gwg_dist.energies.ising_graph import IsingGraphEnergy
 from gwg_dist.energies.mlp import MLPEnergy
@@ -10,6 +11,7 @@ from gwg_dist.energies.resnet import ResNetEnergy
 
 __all__ = [
     "Energy",
+    "FHMMEnergy",
     "IsingEnergy",
     "IsingGraphEnergy",
     "IsingTorusEnergy",

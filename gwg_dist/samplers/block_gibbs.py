@@ -1,8 +1,7 @@
 """Block Gibbs sampling: variables that do not see each other are drawn together, such as the colours of a lattice.
 
-What the blocks of a model are, and how each is drawn given the rest, stands in conditionals.py: sites of pairs, and the
-hidden units and sites of a restricted Boltzmann machine. Not implemented: whole chains of a factorial hidden Markov
-model.
+What the blocks of a model are, and how each is drawn given the rest, stands in conditionals.py: sites of pairs, whole
+chains of a factorial hidden Markov model, and the hidden units and sites of a restricted Boltzmann machine.
 """
 
 from __future__ import annotations
@@ -36,12 +35,13 @@ class BlockGibbsState:
 class BlockGibbs(Sampler):
     """A step is a sweep: every site is drawn once, one block after the other.
 
-    Pairs of sites: sparse ones by colour, dense ones site by site. Hidden units: all of them given x, then all sites
+    Pairs of sites: sparse ones by colour or, where the energy names paths that hold every site, path by path (see
+    ``PathConditionals``); dense ones site by site. Hidden units: all of them given x, then all sites
     given them; at β = 1 never refused, at another β corrected (see ``HiddenConditionals``).
 
     Args:
         rule: "gibbs" draws a site of a model of pairs from its conditional; "metropolised" proposes another category
-            and may refuse (Liu, 1996).
+            and may refuse (Liu, 1996), site by site.
 
     Raises:
         ValueError: another rule; at the start of a run, an energy of another structure.

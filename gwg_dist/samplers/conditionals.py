@@ -2,14 +2,14 @@
 
 ``conditionals`` finds them by the type of an energy's structure. Another structure, whose blocks may be of any kind,
 brings its own by one subclass of ``Conditionals`` and ``conditionals.register``. Pairs of sites: p_beta(x_i = k | rest)
-∝ exp(β ∂_ik f + ref_ik), read off the gradient, which does not depend on the site itself. Hidden units: all of them
-given x, then all sites given them.
+∝ exp(β ∂_ik f + ref_ik), read off the gradient, which does not depend on the site itself. Paths of pairs: a whole path
+given the sites off it. Hidden units: all of them given x, then all sites given them.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import NamedTuple
@@ -199,6 +199,59 @@ class HiddenConditionals(Conditionals):
         return gap.sum(1, dtype=torch.float64)
 
 
+@dataclass(frozen=True)
+class PathConditionals(Conditionals):
+    """Whole paths of binary sites, one after the other: forward filtering, backward sampling (Scott, 2002).
+
+    Given the sites off a path x_1 ... x_n, p_β of it is a Markov chain, ∝ exp(sum_t h_t x_t + sum_t J_t x_t x_(t+1)),
+    with h = β ∂f + ref at x_1 = ... = x_n = 0 and J = β R. The log odds of x_t = 1 with the sites after it left out are
+
+        l_1 = h_1,     l_(t+1) = h_(t+1) + softplus(l_t + J_t) - softplus(l_t)
+
+    and x_n is drawn with the log odds l_n, then x_t given x_(t+1) with l_t + J_t x_(t+1), all in float64.
+
+    Args:
+        target: target of the chains.
+        pairs: its structure.
+        paths: sites of each path, ``(P, n)``.
+        along: R between the neighbours of each path, ``(P, n - 1)`` float64.
+    """
+
+    target: StructuredTarget
+    pairs: SparsePairs
+    paths: Tensor
+    along: Tensor
+
+    def numbers(self, x: Tensor) -> int:
+        return x.shape[1]
+
+    def sweep(self, x: Tensor, carried: tuple[Tensor, ...], uniform: Tensor, beta: Tensor) -> Swept:
+        x = x.clone(memory_format=torch.contiguous_format)
+        logit = uniform.logit()
+        for path, along in zip(self.paths, self.along, strict=True):
+            pull = (_column(beta, x).double() * along).expand(len(x), -1).unbind(1)
+            odds = self.log_odds(x, path, pull, beta)
+            drawn = [(logit[:, path[-1]] < odds[-1]).double()]
+            for t in range(len(path) - 2, -1, -1):
+                drawn.append((logit[:, path[t]] < odds[t] + pull[t] * drawn[-1]).double())
+            x[:, path] = torch.stack(drawn[::-1], 1).to(x.dtype)
+        return Swept(x, carried, torch.ones(len(x), dtype=x.dtype, device=x.device))
+
+    def log_odds(self, x: Tensor, path: Tensor, pull: Sequence[Tensor], beta: Tensor) -> list[Tensor]:
+        """l_1 ... l_n of a path, each ``(B,)`` float64, from J, ``pull``; x at the path itself does not matter."""
+        field = _column(beta, x) * self.pairs.grad_at(x.index_fill(1, path, 0.0), path)
+        if self.target.reference is not None:
+            field = field + self.target.reference.weights[path]
+        first, *others = field.double().unbind(1)
+        odds = [first]
+        for h, J in zip(others, pull, strict=True):
+            odds.append(h + _softplus(odds[-1] + J) - _softplus(odds[-1]))
+        return odds
+
+    def f(self, x: Tensor, carried: tuple[Tensor, ...]) -> Tensor:
+        return self.target.evaluate(x).f
+
+
 @singledispatch
 def conditionals(structure: object, target: StructuredTarget, x: Tensor, rule: str) -> Conditionals | None:
     """The blocks of a structure for chains like ``x``; None where it has none, or where they do not go by ``rule``."""
@@ -206,10 +259,21 @@ def conditionals(structure: object, target: StructuredTarget, x: Tensor, rule: s
     return None
 
 
+@conditionals.register
+def _of_sparse_pairs(pairs: SparsePairs, target: StructuredTarget, x: Tensor, rule: str) -> Conditionals:
+    if pairs.paths is None or RULES[rule] is not gibbs:
+        return PairConditionals(target, pairs, pairs.blocks(x), rule)
+    before, after = pairs.paths[:, :-1], pairs.paths[:, 1:]
+    joined = pairs.graph.neighbours[before] == after[:, :, None]
+    along = torch.where(joined, pairs.rows[before], 0.0).sum(2, dtype=torch.float64)
+    return PathConditionals(target, pairs, pairs.paths, along)
+
+
 @conditionals.register(DensePairs)
-@conditionals.register(SparsePairs)
 @conditionals.register(SparseCategoricalPairs)
-def _of_pairs(pairs: Pairs, target: StructuredTarget, x: Tensor, rule: str) -> Conditionals:
+def _of_pairs(
+    pairs: DensePairs | SparseCategoricalPairs, target: StructuredTarget, x: Tensor, rule: str
+) -> Conditionals:
     return PairConditionals(target, pairs, pairs.blocks(x), rule)
 
 
@@ -222,6 +286,11 @@ def _of_hidden_units(units: HiddenUnits, target: StructuredTarget, x: Tensor, ru
 def _column(beta: Tensor, x: Tensor) -> Tensor:
     """β to multiply something of the shape of ``x``."""
     return beta.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def _softplus(a: Tensor) -> Tensor:
+    """log(1 + exp(a)) in float64 to the last digit."""
+    return functional.softplus(a, threshold=40)
 
 
 def _probability(logit: Tensor) -> Tensor:

@@ -98,7 +98,8 @@ class ColourSweep(Kernel):
 
 
 def path(kernel: Kernel, target: Target, x: Tensor, beta: Tensor | None) -> Kernel | None:
-    """Where ``BlockGibbs("gibbs")`` runs on sparse pairs and float32 chains on a CPU that has a C compiler."""
+    """Where ``BlockGibbs("gibbs")`` goes by colours, on float32 chains and a CPU that has a C compiler."""
     suits = kernel == BlockGibbs("gibbs") and x.is_cpu and x.dtype == torch.float32
-    suits = suits and isinstance(target, StructuredTarget) and isinstance(target.structure, SparsePairs)
+    pairs = target.structure if isinstance(target, StructuredTarget) else None
+    suits = suits and isinstance(pairs, SparsePairs) and pairs.paths is None
     return ColourSweep() if suits and native.library() is not None else None
