@@ -8,6 +8,7 @@ from gwg_dist.energies.mlp import MLPEnergy
 from gwg_dist.energies.potts import PottsEnergy
 from gwg_dist.energies.rbm import RBMEnergy
 from gwg_dist.energies.resnet import ResNetEnergy
+from gwg_dist.energies.transformer import TransformerEnergy
 
 __all__ = [
     "Energy",
@@ -19,4 +20,5 @@ __all__ = [
     "PottsEnergy",
     "RBMEnergy",
     "ResNetEnergy",
+    "TransformerEnergy",
 ]
