@@ -81,6 +81,15 @@ class Mixable(Structure, Protocol):
         ...
 
 
+@runtime_checkable
+class Pairs(Structure, Protocol):
+    """A structure of sites and pairs of sites alone."""
+
+    def dense(self) -> DensePairs:
+        """The same f with a coupling for every pair."""
+        ...
+
+
 class DensePairs(NamedTuple):
     """f(x) = constant + slope^T x + x^T rows x / 2 with x flattened to N = D (binary) or D K (categorical) numbers.
 
@@ -111,6 +120,10 @@ class DensePairs(NamedTuple):
         entries = grad.gather(1, torch.stack([old, new], 1))
         f = here.f + (entries[:, 1] - entries[:, 0])
         return Evaluation(f, (grad + (self.rows[new] - self.rows[old])).view_as(x))
+
+    def dense(self) -> DensePairs:
+        """Itself."""
+        return self
 
     def blocks(self, x: Tensor) -> tuple[Tensor, ...]:
         """Sites that are independent given the others, one tensor of sites a block: here each site alone."""
@@ -163,6 +176,11 @@ class SparsePairs(NamedTuple):
         at, pull = self.graph.neighbours[change.site], step * self.rows[change.site]
         return Evaluation(f, here.grad.scatter_add(1, at, pull))
 
+    def dense(self) -> DensePairs:
+        """The same f with a coupling for every pair, zero where no edge is."""
+        rows = self.rows.new_zeros(len(self.slope), len(self.slope)).scatter(1, self.graph.neighbours, self.rows)
+        return DensePairs(rows, self.slope, self.constant)
+
     def blocks(self, x: Tensor) -> tuple[Tensor, ...]:
         """Sites that are independent given the others: those of each colour."""
         return tuple(block.to(x.device) for block in self.graph.blocks)
@@ -205,6 +223,14 @@ class SparseCategoricalPairs(NamedTuple):
         pull = self.rows[change.site, :, change.new] - self.rows[change.site, :, change.old]
         at = self.graph.neighbours[change.site][:, :, None].expand_as(pull)
         return Evaluation(f, here.grad.scatter_add(1, at, pull))
+
+    def dense(self) -> DensePairs:
+        """The same f with a coupling for every pair, zero where no edge is."""
+        num, width = self.slope.shape
+        rows = self.rows.new_zeros(num, num, width, width)
+        rows[torch.arange(num, device=rows.device)[:, None], self.graph.neighbours] = self.rows
+        rows = rows.transpose(1, 2).reshape(num * width, num * width)
+        return DensePairs(rows, self.slope.flatten(), self.constant)
 
     def blocks(self, x: Tensor) -> tuple[Tensor, ...]:
         """Sites that are independent given the others: those of each colour."""

@@ -151,6 +151,11 @@ class DiscreteData(LightningDataModule, ABC):
         """
         write_points(path, codes, names, self.space)
 
+    @property
+    def distances(self) -> Tensor | None:
+        """Distances between sites in Å, ``(D, D)``, nan where unknown; None where, as here, the data have none."""
+        return None
+
     def site_names(self) -> list[str]:
         """What the sites are called, ``D`` names: here their numbers from 1."""
         return [str(site + 1) for site in range(self.space.num_sites)]

@@ -104,6 +104,10 @@ class _DataOfRun(DiscreteData):
     def write_file(self, path: str | Path, codes: Tensor, names: Sequence[str]) -> None:
         self._reader().write_file(path, codes, names)
 
+    @property
+    def distances(self) -> Tensor | None:
+        return self._reader().distances
+
     def site_names(self) -> list[str]:
         return self._reader().site_names()
 
