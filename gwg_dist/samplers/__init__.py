@@ -4,6 +4,7 @@ from gwg_dist.samplers.adapting import Adapted, adapt_kernel
 from gwg_dist.samplers.auxiliary_gradient import AVG
 from gwg_dist.samplers.base import Info, Kernel, Sampler, State
 from gwg_dist.samplers.block_gibbs import BlockGibbs
+from gwg_dist.samplers.clamped import ClampedTarget
 from gwg_dist.samplers.cyclical import ACS
 from gwg_dist.samplers.enumerated_gibbs import EnumeratedGibbs
 from gwg_dist.samplers.gaussian_integral import GaussianIntegralGibbs
@@ -30,6 +31,7 @@ __all__ = [
     "Adapted",
     "BlockGibbs",
     "ChainResult",
+    "ClampedTarget",
     "EnumeratedGibbs",
     "Evaluation",
     "GaussianIntegralGibbs",
