@@ -1,6 +1,6 @@
 """The factorised reference distribution: where annealing starts and what the energy corrects.
 
-ref(x) = prod_i p_i(x_i) with p_i = (1 - s) * (frequency of the category at site i) + s / K. For binary data the
+ref(x) = prod_i p_i(x_i) with p_i = (1 - s) * (frequency of the category at site i) + s / K_i. For binary data the
 smoothing s is twice the ε of Grathwohl et al. (2021): p = mean * (1 - 2ε) + ε, so their ε = 0.01 is s = 0.02.
 Frozen during training. Not implemented: a learned reference.
 """
@@ -34,7 +34,7 @@ class Reference(nn.Module):
             raise ValueError(f"smoothing must lie in (0, 1], got {smoothing}")
         self.space = space
         self.smoothing = smoothing
-        uniform = torch.full((space.num_sites, space.num_categories), 1 / space.num_categories, dtype=torch.float64)
+        uniform = space.uniform_probabilities()
         weights, constant = space.linear_form(uniform.log())
         self.register_buffer("probs", uniform)
         self.register_buffer("weights", weights.float())
@@ -44,7 +44,7 @@ class Reference(nn.Module):
         """Set the sites' distributions from category frequencies ``(D, K)`` that sum to one at each site.
 
         Raises:
-            ValueError: another shape, negative entries, or rows that do not sum to one.
+            ValueError: another shape, negative entries, rows that do not sum to one, categories that a site has not.
         """
         expected = (self.space.num_sites, self.space.num_categories)
         if tuple(frequencies.shape) != expected:
@@ -52,7 +52,11 @@ class Reference(nn.Module):
         frequencies = frequencies.double()
         if frequencies.min() < 0 or (frequencies.sum(1) - 1).abs().max() > 1e-4:
             raise ValueError("frequencies must be non-negative and sum to one at each site")
-        probs = (1 - self.smoothing) * frequencies + self.smoothing / self.space.num_categories
+        if self.space.without_padding(frequencies, 0.0).ne(frequencies).any():
+            raise ValueError("frequencies must be zero where a site has no such category")
+        sizes = torch.tensor(self.space.sizes, dtype=torch.float64, device=frequencies.device)
+        probs = (1 - self.smoothing) * frequencies + (self.smoothing / sizes)[:, None]
+        probs = self.space.without_padding(probs, 0.0)
         probs = probs / probs.sum(1, keepdim=True)
         weights, constant = self.space.linear_form(probs.log())
         self.probs.copy_(probs)
@@ -77,4 +81,5 @@ class Reference(nn.Module):
         probs = self.probs[first:end].to(generator.device)
         uniform = torch.rand(len(probs), num, generator=generator, device=generator.device, dtype=probs.dtype)
         codes = torch.searchsorted(probs.cumsum(1), uniform, right=True)
-        return codes.clamp_(max=self.space.num_categories - 1).to(self.space.code_dtype).T.contiguous()
+        last = torch.tensor(self.space.sizes[first:end], device=probs.device)[:, None] - 1
+        return codes.minimum(last).to(self.space.code_dtype).T.contiguous()

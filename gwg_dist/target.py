@@ -167,8 +167,7 @@ class Target:
         """log ref(x) + beta f, unnormalised, ``(B,)`` nats. A missing reference counts as the uniform one."""
         if self.reference is not None:
             return self.reference.log_prob(x) + beta * f
-        log_uniform = torch.tensor(float(self.space.num_categories), dtype=torch.float64).log()
-        return beta * f - self.space.num_sites * log_uniform.to(f)
+        return beta * f - self.space.log_num_states
 
     def _has_closed_form(self) -> bool:
         return self.short_cuts and offered(self.energy, "energy_and_grad")

@@ -30,7 +30,7 @@ def walk(base: type) -> list[type]:
     return sorted(found, key=lambda c: c.__name__)
 
 
-SPACES: list[Space] = [Binary((4, 4)), Categorical((4, 4), 3)]
+SPACES: list[Space] = [Binary((4, 4)), Categorical((4, 4), 3), Categorical((4, 4), (2, 3, 4, 2) * 4)]
 
 
 def build(cls: type[Energy], space: Space) -> Energy:
@@ -51,7 +51,7 @@ def points(space: Space, num: int = 6) -> torch.Tensor:
 
 energies = pytest.mark.parametrize("cls", walk(Energy), ids=lambda c: c.__name__)
 samplers = pytest.mark.parametrize("cls", walk(Sampler), ids=lambda c: c.__name__)
-spaces = pytest.mark.parametrize("space", SPACES, ids=["binary", "categorical"])
+spaces = pytest.mark.parametrize("space", SPACES, ids=["binary", "categorical", "ragged"])
 
 
 def target_for(cls: type[Sampler], space: Space, usual: type[Energy] = MLPEnergy) -> Target:

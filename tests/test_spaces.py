@@ -1,5 +1,7 @@
 """Spaces: three forms of a point, moves and their reverses, draws that never take what has no probability."""
 
+import math
+
 import pytest
 import torch
 
@@ -7,7 +9,8 @@ from gwg_dist.draws import inverse_cdf
 from gwg_dist.reference import Reference
 from gwg_dist.spaces import Binary, Categorical, Space
 
-SPACES = [Binary(7), Binary((3, 4)), Categorical(5, 3), Categorical((2, 2), 300), Categorical(3, 2)]
+RAGGED = Categorical(4, (2, 5, 3, 2))
+SPACES = [Binary(7), Binary((3, 4)), Categorical(5, 3), Categorical((2, 2), 300), Categorical(3, 2), RAGGED]
 
 
 @pytest.mark.parametrize("space", SPACES, ids=repr)
@@ -33,6 +36,9 @@ def test_every_move_changes_one_site_and_its_reverse_undoes_it(space: Space) -> 
     for move in range(0, d.shape[1], 1 + d.shape[1] // 40):
         chains = d[:, move] > -torch.inf
         moves = torch.full((20,), move)
+        if space.width > 1 and move % space.num_categories >= space.sizes[move // space.num_categories]:
+            assert not chains.any(), "the padding is no move"
+            continue
         change = space.change(x, moves)
         y = space.apply(x, change)
         assert torch.equal(space.hamming(x, y)[chains], torch.ones(20)[chains])
@@ -77,6 +83,91 @@ def test_what_is_not_a_point_is_refused() -> None:
         Binary((3, 0))
 
 
+# -- sites of different sizes ------------------------------------------------------------------------------------------
+
+
+def test_a_ragged_space_has_the_points_of_its_sites_alone() -> None:
+    codes = RAGGED.all_codes()
+    assert RAGGED.num_states == len(codes.unique(dim=0)) == 60
+    assert codes.amax(0).tolist() == [1, 4, 2, 1]
+    assert abs(RAGGED.log_num_states - math.log(60)) < 1e-12
+    assert torch.equal((codes.long() * RAGGED.places()).sum(1), torch.arange(60))
+    drawn = RAGGED.uniform_codes(60_000, generator=torch.Generator().manual_seed(0))
+    counts = torch.bincount((drawn.long() * RAGGED.places()).sum(1), minlength=60)
+    assert ((counts - 1000) ** 2 / 1000).sum() < 59 + 6 * (2 * 59) ** 0.5
+
+
+def test_one_size_for_all_is_the_plain_space() -> None:
+    assert Categorical(3, (4, 4, 4)) == Categorical(3, 4)
+    assert repr(Categorical(3, [4, 4, 4])) == "Categorical((3,), num_categories=4)"
+    assert Categorical(4, 5) != RAGGED
+    assert Categorical((4,), [2, 5, 3, 2]) == RAGGED
+    assert str(RAGGED) == "Categorical((4,), 2 to 5 categories)"
+
+
+def test_padding_is_no_move_and_is_never_drawn() -> None:
+    """Whatever the gradient is there, nan and inf too, and for numbers at both ends of [0, 1)."""
+    codes = RAGGED.all_codes()
+    x = RAGGED.encode(codes, torch.float64)
+    padding = RAGGED.without_padding(torch.zeros(4, 5), 1.0).bool()
+    assert int(padding.sum()) == 8
+    grad = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    d = RAGGED.first_order_differences(x, grad)
+    for there in (torch.nan, torch.inf, -torch.inf, 1e30):
+        assert torch.equal(RAGGED.first_order_differences(x, grad.masked_fill(padding, there)), d)
+        sites = RAGGED.site_differences(x, grad.masked_fill(padding, there))
+        assert torch.equal(sites == -torch.inf, padding.expand_as(x))
+    assert (torch.isfinite(d).sum(1) == 1 + 4 + 2 + 1).all()
+    chosen = torch.ones(60, 4, dtype=torch.bool)
+    for end in (0.0, 0.5, 1 - 2**-53):
+        uniform = torch.full((60, 4), end, dtype=torch.float64)
+        free = RAGGED.draw_sites(x, torch.zeros_like(x), uniform)
+        changed = RAGGED.change_sites(x, None, chosen, uniform)
+        for y in (free, changed, RAGGED.change_sites(x, d, chosen, uniform)):
+            RAGGED.check_points(y)
+        assert (RAGGED.hamming(x, changed) == 4).all()
+        log_q = RAGGED.log_prob_changes(x, None, changed)
+        torch.testing.assert_close(log_q, torch.full_like(log_q, -math.log(8)), rtol=0, atol=1e-12)
+        log_q = RAGGED.log_prob_sites(x, torch.zeros_like(x), free)
+        torch.testing.assert_close(log_q, torch.full_like(log_q, -math.log(60)), rtol=0, atol=1e-12)
+
+
+def test_what_is_no_ragged_space_or_no_point_of_one() -> None:
+    for shape, sizes, message in (
+        (3, (2, 3), "one for each of 3 sites, got 2"),
+        ((2, 2), (2, 3, 4), "one for each of 4 sites, got 3"),
+        (3, (2, 1, 3), "at least 2, got 1 at site 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Categorical(shape, sizes)
+    with pytest.raises(ValueError, match=r"train must lie in 0\.\.2 at site 2, got 3"):
+        RAGGED.check_codes(torch.tensor([[1, 4, 0, 1], [0, 0, 3, 1]]), "train")
+    x = torch.zeros(1, 4, 5)
+    x[0, torch.arange(4), torch.tensor([0, 0, 3, 0])] = 1
+    with pytest.raises(ValueError, match="must be one-hot"):
+        RAGGED.check_points(x)
+
+
+def test_a_ragged_reference_smooths_over_a_sites_own_categories() -> None:
+    frequencies = torch.zeros(4, 5, dtype=torch.float64)
+    frequencies[:, 0] = 1
+    reference = Reference(RAGGED, smoothing=0.1).fit(frequencies)
+    assert reference.probs[2].tolist() == pytest.approx([0.9 + 0.1 / 3, 0.1 / 3, 0.1 / 3, 0, 0])
+    assert torch.isfinite(reference.weights).all()
+    frequencies[0] = torch.tensor([0.5, 0, 0.5, 0, 0])
+    with pytest.raises(ValueError, match="zero where a site has no such category"):
+        reference.fit(frequencies)
+    assert float(Reference(RAGGED).log_prob(RAGGED.encode(RAGGED.all_codes())).exp().sum()) == pytest.approx(1)
+
+
+def test_rounding_leads_no_reference_draw_into_the_padding() -> None:
+    """A cumulative sum that ends below one, and numbers above it."""
+    reference = Reference(RAGGED)
+    reference.probs.mul_(1 - 1e-3)
+    codes = reference.sample(100_000, generator=torch.Generator().manual_seed(0))
+    RAGGED.check_codes(codes)
+
+
 def test_the_draw_follows_the_probabilities_and_never_takes_zero() -> None:
     log_p = torch.tensor([[0.0, 0.2, 0.0, 0.5, 0.3, 0.0]]).log()
     uniform = torch.linspace(0, 1 - 2**-53, 100_001, dtype=torch.float64)
@@ -94,10 +185,11 @@ def test_the_draw_keeps_rare_moves_and_survives_nan() -> None:
     assert inverse_cdf(torch.full((1, 5), torch.nan), uniform[:1]).tolist() == [4]
 
 
-@pytest.mark.parametrize("space", [Binary(4), Categorical(3, 3)], ids=repr)
+@pytest.mark.parametrize("space", [Binary(4), Categorical(3, 3), RAGGED], ids=repr)
 def test_reference_is_normalised_and_sampled_as_it_says(space: Space) -> None:
     generator = torch.Generator().manual_seed(0)
     frequencies = torch.rand(space.num_sites, space.num_categories, generator=generator, dtype=torch.float64)
+    frequencies = space.without_padding(frequencies, 0.0)
     frequencies[0] = torch.eye(space.num_categories)[0]
     reference = Reference(space, smoothing=0.1).double().fit(frequencies / frequencies.sum(1, keepdim=True))
     log_prob = reference.log_prob(space.encode(space.all_codes(), torch.float64))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -149,7 +148,7 @@ class DivergenceGuard(Callback):
         self._kept_gap = state_dict.get("kept_gap", 0.0)
 
     def _limit(self, module: EBMModule) -> float:
-        return self.max_gap or module.space.num_sites * math.log(module.space.num_categories)
+        return self.max_gap or module.space.log_num_states
 
     def _check_gap(self, trainer: Trainer, module: EBMModule) -> None:
         if module.stats is None:

@@ -16,7 +16,8 @@ from gwg_dist.structure import DensePairs, symmetric
 class PottsEnergy(Energy):
     """E(x) = -sum_{i<j} J_ij(x_i, x_j) - sum_i h_i(x_i), every pair of sites once.
 
-    On a Binary space K = 1: x_i in {0, 1} takes the place of the one-hot vector.
+    Where a site has fewer than K categories, J and h of the others begin at 0 and get no gradient. On a Binary space
+    K = 1: x_i in {0, 1} takes the place of the one-hot vector.
 
     Args:
         space: any; D sites, K categories.
@@ -42,7 +43,8 @@ class PottsEnergy(Energy):
         size = space.num_sites * space.width
         site = torch.arange(space.num_sites).repeat_interleave(space.width)
         self.register_buffer("upper", site[:, None] < site, persistent=False)
-        self.pairs = nn.Parameter(scale * torch.randn(size, size) * self.upper)
+        exists = space.without_padding(torch.ones(space.num_sites, space.width), 0.0).flatten()
+        self.pairs = nn.Parameter(scale * torch.randn(size, size) * self.upper * exists * exists[:, None])
         self.field = nn.Parameter(torch.zeros(size))
 
     @property

@@ -86,15 +86,16 @@ def log_conditionals(target: Target, x: Tensor, energy: Tensor, sites: Tensor) -
         energy: E(x), ``(B,)``.
         sites: one site for each point, int64.
     """
-    num_others = target.space.num_categories - 1
+    space, num_others = target.space, target.space.num_categories - 1
     old = torch.stack([target.space.category_at(x, site) for site in sites.T], 1)
     steps = torch.arange(1, num_others + 1, device=x.device)
-    new = (old[..., None] + steps) % target.space.num_categories
+    new = space.shifted(sites[..., None], old[..., None], steps)
     each_site, each_old = (field[..., None].expand_as(new).flatten() for field in (sites, old))
     change = Change(each_site, each_old, new.flatten())
     repeats = sites.shape[1] * num_others
     energy_new = target.energy(target.space.apply(x.repeat_interleave(repeats, 0), change))
     one = torch.ones((), dtype=x.dtype, device=x.device)
     log_ratio = target.log_ratio_of(change, -energy_new, -energy.repeat_interleave(repeats), beta=one)
-    others = log_ratio.unflatten(0, (*sites.shape, num_others)).logsumexp(-1)
+    log_ratio = log_ratio.unflatten(0, (*sites.shape, num_others))
+    others = log_ratio.masked_fill(~space.are_distinct(sites[..., None], steps), -torch.inf).logsumexp(-1)
     return -torch.logaddexp(torch.zeros_like(others), others).sum(1)

@@ -129,7 +129,7 @@ class PairConditionals(Conditionals):
         logit = _column(beta, x) * self.pairs.grad_at(x, sites)
         if self.target.reference is not None:
             logit = logit + self.target.reference.weights[sites]
-        return _probability(logit)
+        return _probability(self.target.space.without_padding(logit, sites=sites))
 
     def transition(self, x: Tensor, sites: Tensor, beta: Tensor) -> Tensor:
         """Probabilities of what the sites become by the rule, as ``probability``."""
@@ -191,7 +191,8 @@ class HiddenConditionals(Conditionals):
         """Of the sites given the units, in the shape of ``x``."""
         pull = torch.addmm(self.units.visible_bias, hidden, self.units.weight).view_as(x)
         logits = _column(beta, x) * pull
-        return logits if self.target.reference is None else logits + self.target.reference.weights
+        logits = logits if self.target.reference is None else logits + self.target.reference.weights
+        return self.target.space.without_padding(logits)
 
     def gap(self, a: Tensor, scale: Tensor) -> Tensor:
         """log p_β(x) - log p'_β(x) up to a constant, ``(B,)`` float64."""

@@ -107,6 +107,13 @@ class Block(NamedTuple):
     sites: Tensor
     categories: Tensor
 
+    def rows(self, rows: Tensor | slice) -> Block:
+        return Block(self.sites[rows], self.categories[rows])
+
+    def shifted(self, target: Target, shifts: Tensor) -> Tensor:
+        """Other categories, ``(B, n)``, from shifts ``(B, n)``."""
+        return target.space.shifted(self.sites, self.categories, shifts)
+
 
 class Chains(NamedTuple):
     """Points, f there ``(B,)``, and beta, 0-d or ``(B,)``: what a conditional needs of a state."""
@@ -136,17 +143,18 @@ def draw_around(
         target: what p_beta is of.
         state: the chains, with x, f and beta.
         block: sites, and the categories that are shifted.
-        shifts: ``(S, n)`` int64, what is added to the categories, modulo K.
+        shifts: ``(S, n)`` int64, what is added to the categories, modulo the sizes of the sites; no point comes twice,
+            because shifts from a site's size on have probability zero.
         uniform: ``(B,)`` float64 in [0, 1).
     """
     chains, drawn = Chains(state.x, state.f, state.beta), []
     at_once = max(MAX_NUMBERS // (len(shifts) * chains.x[0].numel()), 1)
     for start in range(0, len(chains.x), at_once):
         group = slice(start, start + at_once)
-        here, inside = chains.rows(group), Block(block.sites[group], block.categories[group])
+        here, inside = chains.rows(group), block.rows(group)
         log_p, f = log_conditional(target, here, inside, shifts)
         index = inverse_cdf(softmax(log_p).weights, uniform[group])
-        x = target.space.set_sites(here.x, inside.sites, shifted(target, inside.categories, shifts[index]))
+        x = target.space.set_sites(here.x, inside.sites, inside.shifted(target, shifts[index]))
         drawn.append((x, f.gather(1, index[:, None])[:, 0]))
     x, f = zip(*drawn, strict=True)
     return torch.cat(x), torch.cat(f)
@@ -159,15 +167,11 @@ def log_conditional(target: Target, chains: Chains, block: Block, shifts: Tensor
     for start in range(0, len(chains.x) * count, at_once):
         number = torch.arange(start, min(start + at_once, len(chains.x) * count), device=shifts.device)
         here, row = chains.rows(number // count), number // count
-        x_new = target.space.set_sites(
-            here.x, block.sites[row], shifted(target, block.categories[row], shifts[number % count])
-        )
+        inside, by = block.rows(row), shifts[number % count]
+        x_new = target.space.set_sites(here.x, inside.sites, inside.shifted(target, by))
         f_new = target.f(x_new)
-        found.append((target.log_ratio(x_new, f_new, here.x, here.f, beta=here.beta), f_new))
+        log_ratio = target.log_ratio(x_new, f_new, here.x, here.f, beta=here.beta)
+        again = ~target.space.are_distinct(inside.sites, by).all(1)
+        found.append((log_ratio.masked_fill(again, -torch.inf), f_new))
     log_p, f = (torch.cat(parts).unflatten(0, (-1, count)) for parts in zip(*found, strict=True))
     return log_p.double().nan_to_num(nan=-torch.inf, neginf=-torch.inf), f  # what is not a number is not drawn
-
-
-def shifted(target: Target, categories: Tensor, shifts: Tensor) -> Tensor:
-    """Other categories, modulo K."""
-    return (categories + shifts) % target.space.num_categories

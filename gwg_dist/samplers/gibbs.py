@@ -75,24 +75,29 @@ class Gibbs(Sampler):
         log_p, f_all = self.log_conditional(target, state, site)
         shift = inverse_cdf(log_p.exp(), noise.category)
         old = space.category_at(state.x, site)
-        x = space.apply(state.x, Change(site, old, (old + shift) % space.num_categories))
+        x = space.apply(state.x, Change(site, old, space.shifted(site, old, shift)))
         f = f_all.gather(1, shift[:, None])[:, 0]
         hops = (shift > 0).to(f.dtype)
         return GibbsState(x, f, (site + 1) % space.num_sites, state.beta), Info(torch.ones_like(f), hops)
 
     def log_conditional(self, target: Target, state: GibbsState, site: Tensor) -> tuple[Tensor, Tensor]:
-        """log p_beta(x_i = current + k mod K | the rest) at one site per chain, and f there, each ``(B, K)``."""
+        """log p_beta(x_i = current + k mod K_i | the rest) at one site per chain, and f there, each ``(B, K)``.
+
+        -inf from k = K_i on, where categories come again.
+        """
         space = target.space
         others = space.num_categories - 1
         old = space.category_at(state.x, site).repeat_interleave(others)
         shift = torch.arange(1, others + 1, device=site.device).repeat(len(site))
-        change = Change(site.repeat_interleave(others), old, (old + shift) % space.num_categories)
+        sites = site.repeat_interleave(others)
+        change = Change(sites, old, space.shifted(sites, old, shift))
         x = state.x.repeat_interleave(others, 0)
         f = state.f.repeat_interleave(others)
         x_new = space.apply(x, change)
         f_new = target.f(x_new)
         beta = state.beta if state.beta.ndim == 0 else state.beta.repeat_interleave(others)
-        log_ratio = target.log_ratio(x_new, f_new, x, f, beta=beta).unflatten(0, (-1, others))
+        log_ratio = target.log_ratio(x_new, f_new, x, f, beta=beta)
+        log_ratio = log_ratio.masked_fill(~space.are_distinct(sites, shift), -torch.inf).unflatten(0, (-1, others))
         stay = torch.zeros_like(state.f)[:, None]
         log_ratio = log_ratio.nan_to_num(nan=-torch.inf, neginf=-torch.inf)  # what is not a number is not drawn
         log_p = torch.log_softmax(torch.cat([stay, log_ratio], 1), 1)

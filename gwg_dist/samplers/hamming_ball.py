@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from gwg_dist.samplers.base import Info, Sampler
-from gwg_dist.samplers.enumerated_gibbs import Block, Chains, draw_around, shifted
+from gwg_dist.samplers.enumerated_gibbs import MAX_NUMBERS, Block, Chains, draw_around
 from gwg_dist.target import Target
 
 MAX_POINTS = 2**16
 
 
 class BallState(NamedTuple):
-    """``ball`` ``(N, block)`` int64: what leads from the centre to each point of a ball, added modulo K."""
+    """``ball`` ``(N, block)`` int64: what leads from the centre to each point of a ball, added modulo sizes."""
 
     x: Tensor
     f: Tensor
@@ -49,9 +49,10 @@ class HammingBall(Sampler):
     """Draws u uniformly from the ball around x, then x from p_beta restricted to the ball around u.
 
     The ball around x has the points that differ from x at ``radius`` sites at most, all of them in a block of sites
-    that is drawn anew for every chain and step. It has N = ∑_{j <= radius} C(block, j) (K - 1)^j points wherever it is,
-    so u has the same probability at all x that see it, and both draws are Gibbs steps of p_beta(x) p(u|x). A step needs
-    no gradient, refuses nothing and costs N evaluations of f, in parts of at most 2^24 numbers.
+    that is drawn anew for every chain and step. It has N = ∑_{j <= radius} C(block, j) (K - 1)^j points wherever it is
+    (fewer where sites of the block have fewer categories, but as many around each x), so u has the same probability at
+    all x that see it, and both draws are Gibbs steps of p_beta(x) p(u|x). A step needs no gradient, refuses nothing and
+    costs N evaluations of f, in parts of at most 2^24 numbers.
 
     Args:
         radius: largest distance to u; as large as ``block`` it is ``EnumeratedGibbs``.
@@ -99,11 +100,23 @@ class HammingBall(Sampler):
     def step(self, target: Target, state: BallState, noise: BallNoise) -> tuple[BallState, Info]:
         sites = noise.order.topk(self.block, 1, largest=False).indices
         categories = target.space.decode(state.x).long().gather(1, sites)
-        to_centre = state.ball[self.centre(state.ball, noise.centre)]
-        centre = Block(sites, shifted(target, categories, to_centre))
+        here = Block(sites, categories)
+        to_centre = state.ball[self.centres(target, state.ball, sites, noise.centre)]
+        centre = Block(sites, here.shifted(target, to_centre))
         x, f = draw_around(target, Chains(state.x, state.f, state.beta), centre, state.ball, noise.point)
         hops = target.space.hamming(x, state.x)
         return state._replace(x=x, f=f), Info(torch.ones_like(hops), hops)
+
+    def centres(self, target: Target, ball: Tensor, sites: Tensor, uniform: Tensor) -> Tensor:
+        """As ``centre``, for blocks ``(B, block)`` of any sites: uniform on the points that their sizes leave."""
+        if not target.space.is_ragged:
+            return self.centre(ball, uniform)
+        at_once, found = max(MAX_NUMBERS // ball.numel(), 1), []
+        for some, number in zip(sites.split(at_once), uniform.split(at_once), strict=True):
+            counts = target.space.are_distinct(some[:, None], ball).all(2).cumsum(1)
+            rank = (number * counts[:, -1]).long()
+            found.append(torch.searchsorted(counts, rank[:, None], right=True)[:, 0])
+        return torch.cat(found)
 
     def centre(self, ball: Tensor, uniform: Tensor) -> Tensor:
         """The number of u in the ball around x, ``(B,)`` int64, uniform on 0..N-1."""

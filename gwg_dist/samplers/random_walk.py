@@ -34,8 +34,8 @@ class WalkNoise(NamedTuple):
 class RandomWalk(Metropolis):
     """Proposes other, uniformly drawn categories at n different, uniformly drawn sites, n uniform on 1, ..., radius.
 
-    q is symmetric: q(x'|x) = 1 / (radius C(D, n) (K - 1)^n) at Hamming distance n, so that a move is made with
-    probability min(1, p(x') / p(x)). A step costs one evaluation without a gradient.
+    q is symmetric: q(x'|x) = 1 / (radius C(D, n) ∏ (K_i - 1)) over the n sites i that change, so that a move is made
+    with probability min(1, p(x') / p(x)). A step costs one evaluation without a gradient.
 
     Args:
         radius: the largest number of sites that change at once.
@@ -85,4 +85,4 @@ class RandomWalk(Metropolis):
         space, n = target.space, target.space.hamming(move.x, move.x_new).double()
         sites = torch.tensor(float(space.num_sites), dtype=torch.float64, device=n.device)
         log_choices = (sites + 1).lgamma() - (n + 1).lgamma() - (sites - n + 1).lgamma()
-        return -math.log(self.radius) - log_choices - n * math.log(space.num_categories - 1)
+        return -math.log(self.radius) - log_choices + space.log_prob_changes(move.x, None, move.x_new)

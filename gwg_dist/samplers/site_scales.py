@@ -42,7 +42,9 @@ class SiteScales:
             d = target.space.site_differences(
                 x, target.grad_log_prob(target.evaluate(x), torch.tensor(beta, dtype=x.dtype, device=x.device))
             )
-            squares = d.double().square().reshape(*d.shape[:2], -1).sum(-1) / max(1, target.space.num_categories - 1)
+            d = target.space.without_padding(d, 0.0).double()
+            others = torch.tensor(target.space.sizes, device=d.device) - 1
+            squares = d.square().reshape(*d.shape[:2], -1).sum(-1) / others
         total = all_sum(torch.cat([squares.sum(0), squares.new_tensor([len(x)])]))
         new = total[:-1] / total[-1]
         if not bool(torch.isfinite(new).all()):

@@ -52,7 +52,7 @@ def check_energy(energy: Energy, *, seed: int = 0) -> None:
         _same(start.grad, together.grad, "structure gives another gradient than autograd of forward")
         site = torch.randint(space.num_sites, (NUM_POINTS,), generator=generator)
         old = space.category_at(x, site)
-        change = Change(site, old, (old + 1) % space.num_categories)
+        change = Change(site, old, space.shifted(site, old, torch.ones_like(old)))
         y = space.apply(x, change)
         moved, right = frozen.move(start, y, change), plain.evaluate(y)
         _same(moved.f, right.f, "structure's move gives another f than -forward at the new point")

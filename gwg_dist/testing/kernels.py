@@ -159,9 +159,7 @@ def check_invariance(
 
 def number_of(target: Target, x: Tensor) -> Tensor:
     """The position of every point in ``space.all_codes()``, ``(B,)`` int64."""
-    space = target.space
-    place = space.num_categories ** torch.arange(space.num_sites - 1, -1, -1)
-    return (space.decode(x).long().cpu() * place).sum(1)
+    return (target.space.decode(x).long().cpu() * target.space.places()).sum(1)
 
 
 class _Found(NamedTuple):

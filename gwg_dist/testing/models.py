@@ -23,16 +23,18 @@ def random_target(energy: Energy, *, spread: float = 0.5, seed: int = 0, dtype: 
     space = energy.space
     reference = Reference(space, smoothing=0.1).to(dtype)
     random = torch.rand(space.num_sites, space.num_categories, generator=generator, dtype=torch.float64)
-    return Target(energy, reference.fit(random.softmax(1)))
+    return Target(energy, reference.fit(space.without_padding(random).softmax(1)))
 
 
 def small_targets(sampler: Sampler, *, seed: int = 0) -> Iterator[tuple[str, Target]]:
-    """Models of 16 or 27 states that ``sampler`` does not refuse, with what they are called."""
+    """Models of 16 to 27 states that ``sampler`` does not refuse, with what they are called."""
     models: dict[str, tuple[Energy, float]] = {
         "a network on binary points": (MLPEnergy(Binary(4), num_hidden=6), 0.5),
         "a network on categorical points": (MLPEnergy(Categorical(3, 3), num_hidden=6), 0.5),
         "a restricted Boltzmann machine": (RBMEnergy(Binary(4), num_hidden=3), 0.5),
         "a Potts model": (PottsEnergy(Categorical(3, 3)), 0.3),
+        "a network on sites of different sizes": (MLPEnergy(Categorical(3, (2, 4, 3)), num_hidden=6), 0.5),
+        "a Potts model on sites of different sizes": (PottsEnergy(Categorical(3, (4, 2, 3))), 0.3),
     }
     for name, (energy, spread) in models.items():
         target = random_target(energy, spread=spread, seed=seed)

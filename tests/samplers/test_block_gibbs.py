@@ -78,6 +78,8 @@ PAIRS: dict[str, tuple[Energy, float]] = {
     "torus": (IsingTorusEnergy(Binary((3, 3))), 0.2),
     "ising": (IsingEnergy(Binary(5)), 0.3),
     "potts": (PottsEnergy(Categorical(3, 4)), 0.6),
+    "ragged potts": (PottsEnergy(Categorical(3, (3, 2, 4))), 0.6),
+    "ragged potts on a graph": (OnAGraph(Categorical(4, (2, 3, 2, 4)), erdos_renyi(4, 0.5, 1)), 0.8),
     "binary potts": (PottsEnergy(Binary(5)), 0.6),
 }
 BETAS = (0.0, 0.6, 1.0, 1.5)
@@ -98,7 +100,7 @@ def site_matrix(target: Target, state: Any, block: Tensor, site: int) -> Tensor:
     if probability.ndim == 1:
         probability = torch.stack([1 - probability, probability], 1)
     matrix = torch.zeros(len(codes), len(codes), dtype=torch.float64)
-    for category in range(target.space.num_categories):
+    for category in range(target.space.sizes[site]):
         landed = codes.clone()
         landed[:, site] = category
         end = number_of(target, target.encode(landed))

@@ -18,7 +18,7 @@ from gwg_dist.testing import check_invariance
 from gwg_dist.testing.kernels import number_of
 from tests.support.kernels import assert_exact, exact_pi, make_target
 
-SPACES: dict[str, Space] = {"binary": Binary(4), "categorical": Categorical(3, 3)}
+SPACES: dict[str, Space] = {"binary": Binary(4), "categorical": Categorical(3, 3), "ragged": Categorical(3, (2, 3, 4))}
 spaces = pytest.mark.parametrize("name", SPACES)
 betas = pytest.mark.parametrize("beta", [0.0, 0.6, 1.0])
 EDGE = 1e-12
@@ -35,8 +35,13 @@ def orders(space: Space, block: int) -> Iterator[tuple[list[int], Tensor]]:
 def destinations(target: Target, centre: Tensor, sites: list[int], shifts: Tensor) -> Tensor:
     """The numbers of the points around ``centre`` (codes), ``(num_states, S)``."""
     codes = centre[:, None].repeat(1, len(shifts), 1)
-    codes[:, :, sites] = (codes[:, :, sites] + shifts) % target.space.num_categories
+    codes[:, :, sites] = (codes[:, :, sites] + shifts) % torch.tensor(target.space.sizes)[sites]
     return number_of(target, target.encode(codes.flatten(0, 1))).unflatten(0, (-1, len(shifts)))
+
+
+def each_once(space: Space, sites: list[int], shifts: Tensor) -> Tensor:
+    """The shifts, in their order, that lead to different points."""
+    return shifts[(shifts < torch.tensor(space.sizes)[sites]).all(1)]
 
 
 def assert_draws(step, weights: Tensor, to: Tensor, target: Target) -> None:
@@ -60,7 +65,7 @@ def enumerated_matrix(sampler: EnumeratedGibbs, target: Target, beta: float) -> 
     shifts = all_shifts(space.num_categories, sampler.block, codes.device)
     matrix, blocks = torch.zeros(len(pi), len(pi), dtype=torch.float64), list(orders(space, sampler.block))
     for sites, order in blocks:
-        to = destinations(target, codes, sites, shifts)
+        to = destinations(target, codes, sites, each_once(space, sites, shifts))
         assert_draws(lambda u, order=order: sampler.step(target, state, BlockNoise(order, u)), pi[to], to, target)
         matrix.scatter_add_(1, to, pi[to] / pi[to].sum(1, keepdim=True) / len(blocks))
     return matrix, pi
@@ -75,13 +80,17 @@ def ball_matrix(sampler: HammingBall, target: Target, beta: float) -> tuple[Tens
     assert state.ball.shape == (size, sampler.block)
     assert len(state.ball.unique(dim=0)) == size
     assert int((state.ball > 0).sum(1).max()) == sampler.radius
-    grid = (torch.arange(1000 * size, dtype=torch.float64) + 0.5) / (1000 * size)
-    centres = sampler.centre(state.ball, grid)
     matrix, blocks = torch.zeros(len(pi), len(pi), dtype=torch.float64), list(orders(space, sampler.block))
     for (sites, order), number in itertools.product(blocks, range(size)):
+        fine = 1000 * len(each_once(space, sites, state.ball))
+        grid = (torch.arange(fine, dtype=torch.float64) + 0.5) / fine
+        centres = sampler.centres(target, state.ball, torch.tensor(sites).expand(len(grid), -1), grid)
+        if not (centres == number).any():  # a point that comes again
+            assert not (state.ball[number] < torch.tensor(space.sizes)[sites]).all()
+            continue
         centre = codes.clone()
-        centre[:, sites] = (centre[:, sites] + state.ball[number]) % space.num_categories
-        to = destinations(target, centre, sites, state.ball)
+        centre[:, sites] = (centre[:, sites] + state.ball[number]) % torch.tensor(space.sizes)[sites]
+        to = destinations(target, centre, sites, each_once(space, sites, state.ball))
         picks = grid[centres == number]
         noise = partial(BallNoise, order, picks[:1].expand(len(codes)))
         assert_draws(lambda u, noise=noise: sampler.step(target, state, noise(u)), pi[to], to, target)
@@ -117,9 +126,22 @@ class CountsAsLogits(HammingBall):
         return inverse_cdf(weights.expand(len(uniform), -1), uniform)
 
 
-@spaces
+class ForgetsTheSizes(HammingBall):
+    """Points of the ball that come again are drawn more often."""
+
+    def centres(self, target: Target, ball: Tensor, sites: Tensor, uniform: Tensor) -> Tensor:
+        return self.centre(ball, uniform)
+
+
+@pytest.mark.parametrize("name", ["binary", "categorical"])
 def test_counts_as_logits_are_caught(name: str) -> None:
     matrix, pi = ball_matrix(CountsAsLogits(1, 2), make_target(SPACES[name], strength=0.5), 1.0)
+    with pytest.raises(AssertionError, match="detailed balance"):
+        assert_exact(matrix, pi)
+
+
+def test_forgotten_sizes_are_caught() -> None:
+    matrix, pi = ball_matrix(ForgetsTheSizes(1, 2), make_target(SPACES["ragged"], strength=0.5), 1.0)
     with pytest.raises(AssertionError, match="detailed balance"):
         assert_exact(matrix, pi)
 

@@ -13,7 +13,7 @@ def conditional_matrix(name: str, beta: float, sampler: Gibbs) -> tuple[torch.Te
     target = make_target(SPACES[name])
     space = target.space
     codes = space.all_codes().long()
-    place = space.num_categories ** torch.arange(space.num_sites - 1, -1, -1)
+    place = space.places()
     state = sampler.init(target, space.encode(codes, torch.float64), torch.tensor(beta, dtype=torch.float64))
     matrix = torch.zeros(len(codes), len(codes), dtype=torch.float64)
     rows = torch.arange(len(codes))
@@ -21,7 +21,7 @@ def conditional_matrix(name: str, beta: float, sampler: Gibbs) -> tuple[torch.Te
         site = torch.full((len(codes),), i)
         log_p, _ = sampler.log_conditional(target, state, site)
         for shift in range(space.num_categories):
-            category = (codes[:, i] + shift) % space.num_categories
+            category = (codes[:, i] + shift) % space.sizes[i]
             landed = (codes * place).sum(1) + (category - codes[:, i]) * place[i]
             matrix[rows, landed] += log_p[:, shift].exp() / space.num_sites
     return matrix, exact_pi(target, beta)
@@ -46,11 +46,11 @@ def test_the_step_draws_what_the_conditional_says(name: str) -> None:
         site = torch.full((len(codes),), i)
         log_p, _ = sampler.log_conditional(target, state, site)
         upper = log_p.exp().cumsum(1)
-        for shift in range(space.num_categories):
+        for shift in range(space.sizes[i]):
             inside = upper[:, shift] - log_p[:, shift].exp() * 1e-6
             after, info = sampler.step(target, state, GibbsNoise(site, inside))
             expected = codes.clone()
-            expected[:, i] = (codes[:, i] + shift) % space.num_categories
+            expected[:, i] = (codes[:, i] + shift) % space.sizes[i]
             assert torch.equal(space.decode(after.x), expected)
             assert torch.equal(info.hops, torch.full_like(info.hops, float(shift > 0)))
             assert (after.f - target.f(after.x)).abs().max() < 1e-12

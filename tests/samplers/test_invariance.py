@@ -35,8 +35,7 @@ def chi_square_p_value(
     states = torch.multinomial(pi, NUM_CHAINS, replacement=True, generator=generator)
     x = space.encode(space.all_codes()[states], dtype)
     chain = run_chain(sampler, target, x, num_steps=num_steps, generator=generator, beta=beta, backend=backend)
-    place = space.num_categories ** torch.arange(space.num_sites - 1, -1, -1)
-    ends = (space.decode(chain.x).long() * place).sum(1)
+    ends = (space.decode(chain.x).long() * space.places()).sum(1)
     counts = torch.bincount(ends, minlength=space.num_states).double()
     expected = pi * NUM_CHAINS
     kept = expected >= 5

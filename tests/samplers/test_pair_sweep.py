@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(native.library() is None, reason="no C compiler"
 MODELS: dict[str, tuple[Energy, float]] = {
     "ising": (IsingEnergy(Binary(6)), 0.3),
     "potts": (PottsEnergy(Categorical(4, 4)), 0.6),
+    "ragged potts": (PottsEnergy(Categorical(4, (2, 4, 3, 2))), 0.6),
     "binary potts": (PottsEnergy(Binary(5)), 0.6),
 }
 

@@ -37,7 +37,7 @@ def make_target(space: Space, kind: str = "mlp", *, seed: int = 0, strength: flo
         for parameter in energy.parameters():
             parameter.normal_(0, spread * strength)
     reference = Reference(space, smoothing=0.1).double()
-    reference.fit(torch.rand(space.num_sites, space.num_categories).softmax(1))
+    reference.fit(space.without_padding(torch.rand(space.num_sites, space.num_categories)).softmax(1))
     return Target(energy, reference)
 
 
@@ -62,7 +62,7 @@ def neighbours(space: Space) -> list[list[tuple[int, int]]]:
     for state in states:
         moves = []
         for site, category in itertools.product(range(space.num_sites), range(space.num_categories)):
-            if category != state[site]:
+            if category != state[site] and category < space.sizes[site]:
                 move = site if isinstance(space, Binary) else site * space.num_categories + category
                 moves.append((move, index[(*state[:site], category, *state[site + 1 :])]))
         result.append(sorted(moves))
@@ -84,7 +84,7 @@ def paper_proposal(target: Target, beta: float, temperature: float) -> Tensor:
         for i in range(space.num_sites):
             old = int(codes[s, i])
             for k in range(space.num_categories):
-                if k == old:
+                if k == old or k >= space.sizes[i]:
                     continue
                 if isinstance(space, Binary):
                     slope = grad[s, i] + log_site[i, 1] - log_site[i, 0]
@@ -147,7 +147,7 @@ def assert_exact(matrix: Tensor, pi: Tensor) -> None:
     assert (reached > 0).all(), "some state is never reached"
 
 
-SPACES: dict[str, Space] = {"binary": Binary(5), "categorical": Categorical(3, 4)}
+SPACES: dict[str, Space] = {"binary": Binary(5), "categorical": Categorical(3, 4), "ragged": Categorical(3, (2, 3, 4))}
 
 
 # -- power: a kernel with a known mistake must fail the same test ------------------------------------------------------

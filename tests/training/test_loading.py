@@ -11,12 +11,17 @@ from gwg_dist.training.loading import load_run
 from tests.support.runs import command, fails
 
 
-@pytest.mark.parametrize("space", [Binary(7), Binary((2, 3)), Categorical(5, 3), Categorical((2, 3, 4), 21)])
+@pytest.mark.parametrize(
+    "space", [Binary(7), Binary((2, 3)), Categorical(5, 3), Categorical((2, 3, 4), 21), Categorical((1, 3), (2, 9, 4))]
+)
 def test_a_space_is_read_as_it_is_written(space: object) -> None:
     assert read_space(repr(space)) == space
 
 
-@pytest.mark.parametrize("text", ["", "Binary((0,))", "Binary((2,), num_categories=3)", "Categorical((2,))"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "Binary((0,))", "Binary((2,), num_categories=3)", "Categorical((2,))", "Binary((2,), num_categories=(2, 3))"],
+)
 def test_anything_else_is_no_space(text: str) -> None:
     with pytest.raises(ValueError, match=r"no space|positive"):
         read_space(text)

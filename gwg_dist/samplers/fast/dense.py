@@ -72,7 +72,7 @@ class DensePairGWG(InPlaceGWG):
         size = block_size(x.shape[1]) if binary else space.num_categories
         sums = functional.pad(weights.double(), (0, -weights.shape[1] % size)).unflatten(1, (-1, size)).sum(2)
         position = (1 - 2 * x).contiguous() if binary else space.decode(x).long().contiguous()
-        slope = slope.flatten(1)
+        slope = space.without_padding(slope).flatten(1)  # and so it stays: what a move adds to it is finite
         widths = [slope.shape[1], sums.shape[1]] if binary else [slope.shape[1], slope.shape[1], sums.shape[1]]
         room = [x.new_empty(native.num_threads(), width) for width in widths]
         name = f"dense_{'binary' if binary else 'categorical'}_step_{'double' if x.dtype == torch.float64 else 'float'}"

@@ -72,7 +72,8 @@ class PairSweep(Kernel):
         real, size = ("double" if x.dtype == torch.float64 else "float"), pairs.rows.shape[0]
         codes = target.space.decode(x).int().contiguous()
         fields = target.evaluate(x).grad.to(x.dtype).flatten(1).contiguous()
-        reference = x.new_zeros(size) if target.reference is None else target.reference.weights.to(x.dtype).flatten()
+        reference = torch.zeros_like(x[0]) if target.reference is None else target.reference.weights.to(x.dtype)
+        reference = target.space.without_padding(reference).flatten()
         scale, hops = beta.to(x.dtype).expand(len(x)).clone(), x.new_empty(len(x))
         kernel = native.Bound(
             f"pair_sweep_{real}", *codes.shape, size // codes.shape[1], float(self.rule == "metropolised"),
