@@ -1,6 +1,7 @@
 """Data sets: one file each."""
 
 from gwg_dist.batch import Batch
+from gwg_dist.data.alignment import Alignment
 from gwg_dist.data.arrays import Arrays
 from gwg_dist.data.base import DiscreteData, Splits
 from gwg_dist.data.describe import describe
@@ -12,6 +13,7 @@ from gwg_dist.data.tables import Table
 
 __all__ = [
     "MNIST",
+    "Alignment",
     "Arrays",
     "Batch",
     "Digits",

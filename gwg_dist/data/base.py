@@ -103,6 +103,16 @@ class DiscreteData(LightningDataModule, ABC):
             InputError: a file that cannot be used, naming the file and the field.
         """
 
+    @classmethod
+    def reads(cls, path: Path) -> bool:
+        """Whether the content of a file is what this class reads. Where no class says so, the suffix decides.
+
+        Args:
+            path: a file that exists.
+        """
+        del path
+        return False
+
     @property
     def splits(self) -> Splits:
         if self._splits is None:

@@ -12,7 +12,7 @@ from gwg_dist.data.files import existing, read_arrays
 from gwg_dist.tools.errors import InputError
 
 KINDS = ("cb", "heavy")
-TABLES = {".csv": ",", ".tsv": "\t", ".txt": None}
+ARRAYS, TABLES = (".npz", ".npy"), {".csv": ",", ".tsv": "\t", ".txt": None}
 
 
 def read_distances(
@@ -43,9 +43,20 @@ def read_distances(
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     found = existing(path, name)
-    is_array = found.suffix.lower() in (".npz", ".npy")
+    is_array = found.suffix.lower() in ARRAYS
     matrix = _of_arrays(found, kind, name) if is_array else _of_table(found, name)
     return _checked(matrix, num_sites, f"{name}: {found}")
+
+
+def matrix_size(path: str | Path) -> int | None:
+    """L of a file of arrays or of a table that holds distances; None of a structure, or of a file without them."""
+    found = Path(path).expanduser()
+    try:
+        if found.suffix.lower() in ARRAYS:
+            return len(_of_arrays(found, KINDS[0], "distances"))
+        return len(_of_table(found, "distances")) if found.suffix.lower() in TABLES else None
+    except InputError:
+        return None
 
 
 def _of_arrays(path: Path, kind: str, name: str) -> np.ndarray:

@@ -57,7 +57,7 @@ def is_path(value: str) -> bool:
     """Whether what follows --data is a file or a folder and not the name of a class."""
     if not value or value.startswith(("{", "[")):
         return False
-    if "/" in value or value.startswith("~") or Path(value).suffix.lower() in suffixes():
+    if "/" in value or value.startswith("~") or value.lower().endswith(tuple(suffixes())):
         return True
     return Path(value).exists() and value not in {cls.__name__ for cls in subclasses(DiscreteData)}
 
@@ -69,17 +69,26 @@ def settings_for(path: str) -> dict[str, str]:
         raise InputError(f"data: there is no file {path} (did you mean --config {path}?)")
     if not there.is_dir():
         existing(there, OPTION.strip("-"))
-    kind = FOLDER if there.is_dir() else there.suffix.lower()
-    for cls in subclasses(DiscreteData):
-        if kind in cls.sources:
-            return {"": cls.__name__, ".path": absolute(path)}
-    known = ", ".join(suffixes())
-    raise InputError(f"data: {path} is of no kind that is read: {known}, or a folder of images")
+    cls = _reader(there)
+    if cls is None:
+        known = ", ".join(suffix for suffix in suffixes() if suffix.count(".") == 1)
+        raise InputError(f"data: {path} is of no kind that is read: {known}, or a folder of images")
+    return {"": cls.__name__, ".path": absolute(path)}
+
+
+def _reader(path: Path) -> type[DiscreteData] | None:
+    """The class that knows the content of a file, or else the one that its suffix is a source of."""
+    classes = list(subclasses(DiscreteData))
+    if path.is_dir():
+        return next((cls for cls in classes if FOLDER in cls.sources), None)
+    sources = [cls for cls in classes if any(path.name.lower().endswith(source) for source in cls.sources)]
+    return next((cls for cls in classes if cls.reads(path)), next(iter(sources), None))
 
 
 def suffixes() -> list[str]:
-    """The suffixes of files that some data set reads."""
-    found = [source for cls in subclasses(DiscreteData) for source in cls.sources if source != FOLDER]
+    """The suffixes of files that some data set reads; those of classes with few of them come first."""
+    classes = sorted(subclasses(DiscreteData), key=lambda cls: len(cls.sources))
+    found = [source for cls in classes for source in cls.sources if source != FOLDER]
     return list(dict.fromkeys(found))
 
 

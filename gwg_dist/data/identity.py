@@ -1,0 +1,191 @@
+"""How alike sequences are: how many are near each, and which hang together.
+
+The identity of two sequences is the share of the sites at which they have the same category, a gap being one. All pairs
+are compared: sites are packed as bits, so that one operation compares 64 of them, and a pair is left as soon as it
+differs at too many. The sites that vary most come first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from gwg_dist.tools.cache import cache_folder, is_private, keeping
+
+WORD = 64  # sites that are compared at once
+BLOCK = 2**13  # sequences a row is compared with; their bits stay in a core's cache
+MAX_LINKS = 2**21  # that are held before they are made a forest
+SPARSE = 4  # a pair in so many must be left for the others to be passed over
+MANY = 5_000  # sequences whose comparison is worth a file
+
+
+@dataclass(frozen=True, eq=False)
+class Alike:
+    """What all pairs of ``N`` sequences say.
+
+    Args:
+        counts: how many sequences are near each, itself among them, ``(N,)`` int64.
+        clusters: the number of the cluster of each, ``(N,)`` int64 from 0 in the order of first members. Two sequences
+            of different clusters are less alike than the identity asked for.
+    """
+
+    counts: np.ndarray
+    clusters: np.ndarray
+
+
+def compare(codes: np.ndarray, *, near: float | None, linked: float | None, keep: bool = True) -> Alike:
+    """Count the sequences near each, and cluster them by single linkage.
+
+    Args:
+        codes: categories below 256, ``(N, L)``.
+        near: identity from which on a sequence counts as near, in (0, 1]; None counts each one alone.
+        linked: identity from which on two belong to one cluster, in (0, 1]; None makes each its own.
+        keep: whether the result for many sequences is kept on this machine, by the content of ``codes``.
+    """
+    codes = np.ascontiguousarray(codes, dtype=np.uint8)
+    near_limit, linked_limit = (most_differences(codes.shape[1], share) for share in (near, linked))
+    if max(near_limit, linked_limit) < 0:
+        return Alike(np.ones(len(codes), dtype=np.int64), np.arange(len(codes)))
+    if not keep or len(codes) < MANY:
+        return _compared(codes, near_limit, linked_limit)
+    key = hashlib.sha256(codes.tobytes() + repr((codes.shape, near_limit, linked_limit)).encode()).hexdigest()[:32]
+    path = cache_folder() / f"alike-{key}.npz"
+    if is_private(path):
+        try:
+            with np.load(path, allow_pickle=False) as kept:
+                return Alike(kept["counts"], kept["clusters"])
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            pass  # torn: it is made again
+    found = _compared(codes, near_limit, linked_limit)
+    try:
+        with keeping(path) as beside, open(beside, "wb") as file:
+            np.savez(file, counts=found.counts, clusters=found.clusters)
+    except OSError:
+        pass  # there is no room to keep it
+    return found
+
+
+def most_differences(num_sites: int, identity: float | None) -> int:
+    """At how many of ``num_sites`` two sequences of this identity may differ; -1 of None, which no two have."""
+    return -1 if identity is None else num_sites - math.ceil(identity * num_sites - 1e-9)
+
+
+def _compared(codes: np.ndarray, near: int, linked: int) -> Alike:
+    num = len(codes)
+    bits = _packed(codes)
+    size = min(BLOCK, max(-(-num // 8), 1))
+    blocks = [(start, min(start + size, num)) for start in range(0, num, size)]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        parts = pool.map(lambda ends: _block(bits, ends, near, linked), reversed(blocks))
+        counts, links = np.ones(num, dtype=np.int64), _Links(num)
+        for more, block_links in parts:
+            counts += more
+            links.add(*block_links.ends)
+    return Alike(counts, links.clusters())
+
+
+def _packed(codes: np.ndarray) -> np.ndarray:
+    """The bits of all categories, ``(words, bits of a category, N)`` uint64; the sites that vary most come first."""
+    num, num_sites = codes.shape
+    counts = np.stack([np.bincount(column, minlength=256) for column in codes.T])
+    varied = np.argsort((counts.astype(float) ** 2).sum(1), kind="stable")
+    words = -(-num_sites // WORD)
+    padded = np.zeros((num, words * WORD), dtype=np.uint8)
+    padded[:, :num_sites] = codes[:, varied]
+    num_bits = max(int(codes.max(initial=0)).bit_length(), 1)
+    planes = [np.packbits((padded >> bit) & 1, axis=1).view(np.uint64).T for bit in range(num_bits)]
+    return np.ascontiguousarray(np.stack(planes, 1))
+
+
+def _block(bits: np.ndarray, ends: tuple[int, int], near: int, linked: int) -> tuple[np.ndarray, _Links]:
+    """The sequences between two ``ends`` against all before them: how many are near each, and the links."""
+    num = bits.shape[2]
+    counts, links = np.zeros(num, dtype=np.int64), _Links(num)
+    for row, columns, differences in _alike_pairs(bits, *ends, max(near, linked)):
+        among = columns[differences <= near]
+        counts[row] += len(among)
+        counts[among] += 1
+        links.add(*_star(row, columns[differences <= linked]))
+    return counts, links
+
+
+def _alike_pairs(bits: np.ndarray, start: int, end: int, most: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Of every row before ``end``, the sequences of the block behind it that differ at ``most`` sites, and at how many.
+
+    Both arrays are ``(n,)``.
+    """
+    block = np.ascontiguousarray(bits[:, :, start:end])
+    spare = np.empty((2, end - start), dtype=np.uint64)
+    for row in range(end - 1):
+        first = max(row + 1 - start, 0)
+        columns = np.arange(first, end - start)
+        here, total = block[:, :, first:], np.zeros(len(columns), dtype=np.uint16)
+        for word in range(len(bits)):
+            total += _differences(here[word], bits[word, :, row], spare)
+            if WORD * (word + 1) > most:
+                alive = total <= most
+                if word == len(bits) - 1 or SPARSE * np.count_nonzero(alive) < len(alive):
+                    left = np.flatnonzero(alive)
+                    columns, total = columns[left], total[left]
+                    if not len(left):
+                        break
+                    here = here[:, :, left]
+        if len(columns):
+            yield row, columns + start, total
+
+
+def _differences(block: np.ndarray, row: np.ndarray, spare: np.ndarray) -> np.ndarray:
+    """At how many of 64 sites each of a block ``(bits, n)`` differs from a row ``(bits,)``, ``(n,)`` uint8."""
+    differ, bit = spare[:, : block.shape[1]]
+    np.bitwise_xor(block[0], row[0], out=differ)
+    for other, own in zip(block[1:], row[1:], strict=True):
+        np.bitwise_xor(other, own, out=bit)
+        np.bitwise_or(differ, bit, out=differ)
+    return np.bitwise_count(differ)
+
+
+def _star(row: int, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.full(len(columns), row), columns
+
+
+@dataclass(eq=False)
+class _Links:
+    """Links between ``num`` sequences, of which only a forest is kept where they become many."""
+
+    num: int
+    held: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    size: int = 0
+
+    def add(self, ends: np.ndarray, others: np.ndarray) -> None:
+        if not len(ends):
+            return
+        self.held.append((ends, others))
+        self.size += len(ends)
+        if self.size > MAX_LINKS:
+            clusters = self.clusters()
+            _, firsts = np.unique(clusters, return_index=True)
+            self.held, self.size = [(np.arange(self.num), firsts[clusters])], self.num
+
+    @property
+    def ends(self) -> tuple[np.ndarray, np.ndarray]:
+        if not self.held:
+            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+        ends, others = zip(*self.held, strict=True)
+        return np.concatenate(ends), np.concatenate(others)
+
+    def clusters(self) -> np.ndarray:
+        """The number of the connected component of each, ``(num,)`` int64, in the order of first members."""
+        ends, others = self.ends
+        graph = coo_array((np.ones(len(ends), dtype=bool), (ends, others)), shape=(self.num, self.num))
+        _, labels = connected_components(graph, directed=False)
+        _, firsts, inverse = np.unique(labels, return_index=True, return_inverse=True)
+        return np.argsort(np.argsort(firsts))[inverse].astype(np.int64)
