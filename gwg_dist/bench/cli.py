@@ -15,12 +15,13 @@ from gwg_dist.bench.measure import Timing
 from gwg_dist.bench.rows import make_rows
 from gwg_dist.samplers import check_backend
 from gwg_dist.tools.commands import errors_for_people, make_parser
+from gwg_dist.tools.devices import usable_device
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.files import write_json
 from gwg_dist.tools.provenance import has_bfloat16, provenance
 from gwg_dist.tools.terminal import console, make_progress, quiet, say, track
 
-DDP, LAG, RECIPE, TRAINING = "ddp", "lag", "recipe", "training"
+DDP, LAG, RECIPE, THREADS, TRAINING = "ddp", "lag", "recipe", "threads", "training"
 TABLE_WIDTH = 160
 
 
@@ -47,7 +48,8 @@ def bench(
         sweep: step time against chains, sites and categories instead, with a plot beside the JSON.
         only: rows whose name contains this, in any case; "ddp" times one process against two, "recipe" trains by all
             defaults on a dozen kinds of data, "lag" trains for minutes to see whether the lag predicts failure,
-            "training" trains with several kernels, to see what a gradient buys with each.
+            "training" trains with several kernels, to see what a gradient buys with each, "threads" times the kernels
+            in C with one thread and with two, on the wall.
         num_chains: chains in a batch.
         rounds: alternations.
         backend: of our side, see ``gwg_dist.samplers.plan_chains``.
@@ -68,7 +70,7 @@ def bench(
     for name, value in (("num_chains", num_chains), ("rounds", rounds)):
         if value < 1:
             raise InputError(f"{name} must be positive, got {value}")
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     path = Path(out)
     if not path.parent.is_dir():
         raise InputError(f"out: no folder {path.parent}")
@@ -85,6 +87,10 @@ def bench(
 
         found = training_study(quick=quick, data_dir=data_dir, seeds=seeds, out=path)
         return written({"machine": provenance(where), "training": found}, path)
+    if only.lower() == THREADS:
+        from gwg_dist.bench.threads import thread_study
+
+        return written({"machine": provenance(where), "threads": thread_study(quick=quick, rounds=rounds)}, path)
     if only.lower() == RECIPE:
         return recipe_bench(where, path, minutes=minutes, seeds=seeds, sets=sets, data_dir=data_dir, runs=runs)
     clock.pin(where)

@@ -21,6 +21,7 @@ from gwg_dist.compare.settings import Comparison, slug
 from gwg_dist.compare.show import caption_of, kernel_table, rate_table, title_of
 from gwg_dist.compare.summary import elsewhere, summaries
 from gwg_dist.tools.commands import Parser, add_output_arguments, errors_for_people, make_parser, plain
+from gwg_dist.tools.devices import usable_device
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.files import make_folder, write_json, write_text
 from gwg_dist.tools.provenance import provenance
@@ -111,18 +112,6 @@ def check_folder(folder: Path, text: str) -> None:
     path = folder / SETTINGS
     if path.is_file() and path.read_text() != text and any((folder / UNITS).glob("*.json")):
         raise InputError(f"out: {folder} holds another comparison, see its {SETTINGS}; choose another folder")
-
-
-def usable_device(name: str) -> torch.device:
-    """The device of this name. Raises InputError where kernels cannot run on it and be timed."""
-    try:
-        device = torch.device(name)
-        torch.empty((), device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device: {name} cannot be used: {str(error).splitlines()[0]}") from error
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"device: {name} cannot be used: expected cpu, cuda or cuda:NUMBER")
-    return device
 
 
 def check(settings: Comparison, posed: Posed) -> None:

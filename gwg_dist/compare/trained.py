@@ -1,17 +1,23 @@
-"""Problems that were learnt from data: the model of a run, and a small machine trained on the spot."""
+"""Problems that were learnt from data: the model of a run, and a model trained on the spot."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from gwg_dist.compare.problems import Posed, Problem, pose_target
-from gwg_dist.data import Digits
-from gwg_dist.energies import RBMEnergy
+from gwg_dist.data import DiscreteData
+from gwg_dist.energies import Energy
+from gwg_dist.reference import Reference
 from gwg_dist.samplers import GWG, Target, run_chain
+from gwg_dist.spaces import Space
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.seeding import make_generator
+from gwg_dist.tools.terminal import make_progress, track
+
+NUM_CHAINS = 100
 
 
 @dataclass
@@ -38,35 +44,44 @@ class RunModel(Problem):
 
 
 @dataclass
-class DigitsRBM(Problem):
-    """A restricted Boltzmann machine on the 8x8 digits, trained by persistent contrastive divergence in seconds.
+class TrainedModel(Problem):
+    """Any energy, trained on data on the spot by persistent contrastive divergence: an update has 100 chains.
 
     Args:
-        num_hidden: hidden units.
-        iterations: updates of Adam, of 100 points and 100 chains of 40 ``GWG`` steps each.
+        energy: a class of energies with its settings.
+        data: a data set with its settings.
+        iterations: updates of Adam.
+        num_steps: ``GWG`` steps of every chain in an update.
         learning_rate: of Adam.
         seed: seed of weights, batches and chains.
         long_steps: steps of runs in parallel that samples are taken from, see ``Model``; 0 for none.
     """
 
-    num_hidden: int = 64
+    energy: Callable[[Space], Energy]
+    data: DiscreteData
     iterations: int = 1000
+    num_steps: int = 40
     learning_rate: float = 5e-3
     seed: int = 0
     long_steps: int = 2000
 
     def pose(self, num: int, device: torch.device) -> Posed:
-        data = Digits()
+        data, generator = self.data, make_generator(self.seed, "compare trained")
+        data.prepare_data()
+        reference = Reference(data.space).fit(data.frequencies())
         torch.manual_seed(self.seed)
-        energy = RBMEnergy(data.space, num_hidden=self.num_hidden, scale=0.05)
-        target, points = Target(energy), data.space.encode(data.load().train)
-        generator = make_generator(self.seed, "compare digits")
+        energy = self.energy(data.space)
         optimizer = torch.optim.Adam(energy.parameters(), lr=self.learning_rate)
-        x = data.space.encode(data.space.uniform_codes(100, generator=generator))
-        for _ in range(self.iterations):
-            x = run_chain(GWG(), target, x, num_steps=40, generator=generator).x
-            batch = points[torch.randint(len(points), (100,), generator=generator)]
-            optimizer.zero_grad()
-            (energy(batch).mean() - energy(x).mean()).backward()
-            optimizer.step()
-        return pose_target(Target(energy.requires_grad_(False).to(device)), num, self.long_steps)
+        target = Target(energy, reference)
+        x = target.encode(reference.sample(NUM_CHAINS, generator=generator))
+        with make_progress() as progress, track(progress, "training the model", self.iterations) as advance:
+            for iteration in range(self.iterations):
+                advance(iteration)
+                x = run_chain(GWG(), target, x, num_steps=self.num_steps, generator=generator).x
+                batch = data.batch(iteration)
+                on_data = (batch.weights * energy(target.encode(batch.codes))).mean()
+                optimizer.zero_grad()
+                (on_data - energy(x).mean()).backward()
+                optimizer.step()
+        frozen = energy.requires_grad_(False).to(device)
+        return pose_target(Target(frozen, reference.to(device)), num, self.long_steps)

@@ -259,8 +259,12 @@ def test_no_kernel_is_a_mistake() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_runs(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_config_runs(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
     args = ["--config", path.stem, "--quick", f"--out={tmp_path}/out"]
+    if "class_path: MNIST" in path.read_text():
+        args.append(f"--problem.data.root={request.getfixturevalue('shared_data')}")
     if "class_path: RunModel" in path.read_text():
         assert "problem.run: give the folder of a run" in fails(cli.main, args, capsys)
         return
