@@ -68,6 +68,8 @@ class CouplingError(Callback):
             return
         assert isinstance(pl_module, EBMModule)
         true, learned = getattr(pl_module.data, "coupling", None), getattr(pl_module.energy, "coupling", None)
-        if isinstance(true, torch.Tensor) and isinstance(learned, torch.Tensor):
+        if not isinstance(true, torch.Tensor) or not isinstance(learned, torch.Tensor):
+            return
+        if true.shape == learned.shape:
             error = learned.detach() - true.to(learned.device)
             pl_module.log("ising/coupling_rmse", error.square().mean().sqrt())

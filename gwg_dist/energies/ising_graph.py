@@ -1,4 +1,4 @@
-"""An Ising model on any graph: lattices with random signs, cliques, independent sites."""
+"""An Ising model on any graph: lattices in any dimension, random graphs, given edges, cliques, independent sites."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gwg_dist.energies.base import Energy, require_binary
+from gwg_dist.energies.edges import Edges, initial_couplings, joined
 from gwg_dist.graph import Graph
 from gwg_dist.spaces import Space
 from gwg_dist.structure import SparsePairs
@@ -18,12 +19,15 @@ class IsingGraphEnergy(Energy):
 
     Args:
         space: Binary.
-        edges: pairs of sites that see each other; None joins every site to the next one, in a ring.
-        coupling: J of every edge at first.
+        edges: pairs of sites that see each other, or a rule: ``Lattice``, ``ErdosRenyi``, ``EdgeFile``. None joins
+            every site to the next one, in a ring.
+        coupling: J of every edge at first, 0.2 by default; where edges have weights a factor of them, 1 by default.
         bias: b of every site at first.
+        scale: standard deviation of what is added to every J at first.
 
     Raises:
-        ValueError: a space that is not Binary, edges that are no pairs of different sites of it or are there twice.
+        ValueError: a space that is not Binary, edges that are no pairs of different sites of it or are there twice, a
+            negative scale.
     """
 
     ends: Tensor
@@ -32,19 +36,21 @@ class IsingGraphEnergy(Energy):
         self,
         space: Space,
         *,
-        edges: Sequence[Sequence[int]] | None = None,
-        coupling: float = 0.2,
+        edges: Edges | Sequence[Sequence[int]] | None = None,
+        coupling: float | None = None,
         bias: float = 0.0,
+        scale: float = 0.0,
     ) -> None:
         super().__init__(space)
         require_binary(type(self), space)
-        num = space.num_sites
-        if edges is None:
-            edges = [(i, (i + 1) % num) for i in range(num if num > 2 else num - 1)]
-        self.graph = Graph(num, torch.tensor(edges, dtype=torch.int64).reshape(-1, 2))
-        self.register_buffer("ends", torch.tensor(edges, dtype=torch.int64).reshape(-1, 2).T, persistent=False)
-        self.coupling = nn.Parameter(torch.full((len(edges),), float(coupling)))
-        self.bias = nn.Parameter(torch.full((num,), float(bias)))
+        if scale < 0:
+            raise ValueError(f"scale must not be negative, got {scale}")
+        ends, weights = joined(edges, space.shape)
+        self.graph = Graph(space.num_sites, ends)
+        self.register_buffer("ends", ends.T, persistent=False)
+        initial = initial_couplings(len(ends), weights, coupling, default=0.2)
+        self.coupling = nn.Parameter(initial + scale * torch.randn(len(ends)) if scale else initial)
+        self.bias = nn.Parameter(torch.full((space.num_sites,), float(bias)))
 
     def forward(self, x: Tensor) -> Tensor:
         s = 2 * x - 1

@@ -1,4 +1,4 @@
-"""The Bernoulli restricted Boltzmann machine with its hidden units summed out."""
+"""The restricted Boltzmann machine with its binary hidden units summed out, on binary or categorical points."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gwg_dist.energies.base import Energy, require_binary
+from gwg_dist.energies.base import Energy
 from gwg_dist.spaces import Space
 from gwg_dist.structure import HiddenUnits
 
 
 class RBMEnergy(Energy):
-    """E(x) = -b^T x - sum_h softplus(W x + c)_h.
+    """E(x) = -b^T x - sum_h softplus(W x + c)_h with x flattened to N = D (binary) or D K (one-hot) numbers.
+
+    On one-hot x the visible units are softmax units, one a site (Salakhutdinov, Mnih and Hinton, 2007).
 
     Args:
-        space: Binary; D visible units.
+        space: any; D visible units.
         num_hidden: H.
         scale: standard deviation of the initial weights.
 
     Raises:
-        ValueError: a space that is not Binary, num_hidden below 1.
+        ValueError: num_hidden below 1.
     """
 
     learning_rate: ClassVar[float] = 1e-2
@@ -30,22 +32,24 @@ class RBMEnergy(Energy):
 
     def __init__(self, space: Space, *, num_hidden: int = 64, scale: float = 0.01) -> None:
         super().__init__(space)
-        require_binary(type(self), space)
         if num_hidden < 1:
             raise ValueError(f"num_hidden must be positive, got {num_hidden}")
-        self.weight = nn.Parameter(scale * torch.randn(num_hidden, space.num_sites))
+        size = space.num_sites * space.width
+        self.weight = nn.Parameter(scale * torch.randn(num_hidden, size))
         self.hidden_bias = nn.Parameter(torch.zeros(num_hidden))
-        self.visible_bias = nn.Parameter(torch.zeros(space.num_sites))
+        self.visible_bias = nn.Parameter(torch.zeros(size))
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
         hidden = functional.linear(x, self.weight, self.hidden_bias)
         return -(x @ self.visible_bias) - functional.softplus(hidden).sum(1)
 
     def energy_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Two products: ∇E = -b - W^T sigmoid(W x + c)."""
-        hidden = functional.linear(x, self.weight, self.hidden_bias)
-        energy = -(x @ self.visible_bias) - functional.softplus(hidden).sum(1)
-        return energy, -self.visible_bias - torch.sigmoid(hidden) @ self.weight
+        flat = x.flatten(1)
+        hidden = functional.linear(flat, self.weight, self.hidden_bias)
+        energy = -(flat @ self.visible_bias) - functional.softplus(hidden).sum(1)
+        return energy, (-self.visible_bias - torch.sigmoid(hidden) @ self.weight).view_as(x)
 
     def structure(self) -> HiddenUnits:
         """f = b^T x + sum_h softplus(W x + c)_h."""

@@ -41,7 +41,7 @@ EXPERIMENTS = sorted((ROOT / "configs/experiment").rglob("*.yaml"))
         (["--adaptation.warmup=-1"], "warmup must not be negative, got -1"),
         (["--adaptation.warmap=100"], "did you mean adaptation.warmup?"),
         (["--trainer.max_steps=0"], "trainer.max_steps must be positive, got 0"),
-        (["--model.energy=RBMEnergy", "--data.binarization=none"], "RBMEnergy is for Binary spaces, got Categorical"),
+        (["--model.energy=IsingEnergy", "--data.binarization=none"], "IsingEnergy is for Binary spaces"),
         (
             ["--model.sampler=BlockGibbs", "--model.energy=MLPEnergy"],
             "model.sampler: BlockGibbs needs an energy of pairs of sites",
