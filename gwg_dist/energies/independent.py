@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from gwg_dist.energies.base import Energy
 from gwg_dist.graph import Graph
+from gwg_dist.reference import Reference
 from gwg_dist.spaces import Space
 from gwg_dist.structure import SparseCategoricalPairs, SparsePairs
 
@@ -49,14 +50,10 @@ class IndependentEnergy(Energy):
             self.graph, field.new_zeros(num_sites, 0, width, width), field, field.new_zeros(())
         )
 
-    def log_z(self, probs: Tensor | None = None) -> Tensor:
-        """log sum_x ref(x) exp(-E(x)), 0-d float64 nats.
-
-        Args:
-            probs: the reference's probabilities, ``(D, K)``; uniform where none are given.
-        """
+    def log_z(self, reference: Reference | None = None) -> Tensor:
+        """log sum_x ref(x) exp(-E(x)), 0-d float64 nats, against the uniform reference where none is given."""
         field = self.field.double()
         if field.ndim == 1:
             field = torch.stack([torch.zeros_like(field), field], 1)
-        log_ref = torch.full_like(field, 1 / field.shape[1]).log() if probs is None else probs.double().log()
-        return (field + log_ref).logsumexp(1).sum()
+        probs = (Reference(self.space).to(field.device) if reference is None else reference).probs
+        return (field + probs.double().log()).logsumexp(1).sum()
