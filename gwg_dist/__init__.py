@@ -4,7 +4,7 @@ The package is built in floors. Imports point down only, parts of one floor do n
 what ``tests/house/test_architecture.py`` reads:
 
     __main__                                                    the table of verbs
-    fit, evaluate, sample, couplings, score, compare, tune, bench, launch, doctor, runs  the verbs; runs from Python
+    fit, evaluate, sample, couplings, score, complete, compare, tune, bench, launch, doctor, runs  the verbs; Python
     training                                                    a run on disk and on machines
     callbacks                                                   what happens around an iteration
     module, testing                                             the method on one page; checks for parts of your own

@@ -1,4 +1,4 @@
-"""Samples as one grey picture; a matrix of sites and categories in colours."""
+"""Samples as one grey picture; images with holes, filled in; a matrix of sites and categories in colours."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -25,24 +26,52 @@ def save_grid(codes: Tensor, space: Space, path: str | Path) -> bool:
     """
     if len(space.shape) > 3 or not len(codes):
         return False
+    num, height, width = _images(codes, space).shape
+    write_grid(_grey(_images(codes, space), space), path, columns=math.ceil(math.sqrt(num * height / width)))
+    return True
+
+
+def save_filled(given: Tensor, filled: Tensor, original: Tensor, space: Space, path: str | Path) -> None:
+    """Write triples of images: what was given, with holes in the middle grey of ``GAP``, completed, and the original.
+
+    Args:
+        given: ``(N, D)`` codes, -1 where a site is missing.
+        filled: ``(N, D)`` codes.
+        original: ``(N, D)`` codes; -1 where nobody knows.
+        space: of images, (H, W) or (channels, H, W), of which the first channel is shown.
+        path: the .png.
+    """
+    triples = torch.stack([given, filled, original], 1).flatten(0, 1)
+    images = _images(triples, space)
+    grey = np.where(images < 0, GAP, _grey(images, space)).astype(np.uint8)
+    write_grid(grey, path, columns=3 * math.ceil(math.sqrt(len(given) / 3)))
+
+
+def _images(codes: Tensor, space: Space) -> np.ndarray:
+    """The first channel of each point, ``(N, H, W)``; points on a line as the rows of one image."""
     images = codes.cpu().reshape(len(codes), *space.shape).numpy()
     if images.ndim == 2:
-        images = images.reshape(1, *images.shape)
-    elif images.ndim == 4:
-        images = images[:, 0]
+        return images.reshape(1, *images.shape)
+    return images[:, 0] if images.ndim == 4 else images
+
+
+def _grey(images: np.ndarray, space: Space) -> np.ndarray:
+    """Category 0 white and K - 1 black."""
+    return (PAPER - images.astype(np.int64) * PAPER // (space.num_categories - 1)).astype(np.uint8)
+
+
+def write_grid(images: np.ndarray, path: str | Path, *, columns: int) -> None:
+    """Write grey images ``(N, H, W)`` uint8 in rows of ``columns``, enlarged to a few hundred pixels."""
     num, height, width = images.shape
-    columns = math.ceil(math.sqrt(num * height / width)) if num > 1 else 1
+    columns = columns if num > 1 else 1
     rows = math.ceil(num / columns)
     grid = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1), GAP, dtype=np.uint8)
     for index, image in enumerate(images):
         top, left = (index // columns) * (height + 1) + 1, (index % columns) * (width + 1) + 1
-        grid[top : top + height, left : left + width] = PAPER - image.astype(np.int64) * PAPER // (
-            space.num_categories - 1
-        )
+        grid[top : top + height, left : left + width] = image
     scale = max(1, math.ceil(MIN_PICTURE_SIZE / max(grid.shape)))
     with replacing(path) as beside:
         Image.fromarray(grid.repeat(scale, 0).repeat(scale, 1)).save(beside, format="PNG")
-    return True
 
 
 def save_matrix(

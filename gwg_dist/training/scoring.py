@@ -79,10 +79,16 @@ def score_mutations(
     return path
 
 
-def points_of(data: DiscreteData, file: str) -> tuple[Tensor, list[str]]:
+def points_of(data: DiscreteData, file: str, *, missing_as: int | None = None) -> tuple[Tensor, list[str]]:
     """Codes and names of a file, or of a split of the run's own data where no such file exists.
 
-    Raises InputError where neither can be used.
+    Args:
+        data: the run's data.
+        file: a file, or the name of a split.
+        missing_as: the code of a missing site; None refuses missing sites.
+
+    Raises:
+        InputError: neither can be used.
     """
     if file in SPLITS and not Path(file).exists():
         points = data.splits.parts[file][0]
@@ -91,7 +97,7 @@ def points_of(data: DiscreteData, file: str) -> tuple[Tensor, list[str]]:
         if not len(points):
             raise InputError(f"file: the data have no {file} points")
         return points.long(), [f"{file} {n + 1}" for n in range(len(points))]
-    return data.encode_file(file)
+    return data.encode_file(file, missing_as=missing_as)
 
 
 def chosen_point(names: Sequence[str], reference: str) -> int:
@@ -151,11 +157,11 @@ def tell_mutations(
         say(f"{label}: " + ", ".join(f"{old}{site}{new} {value:+.2f}" for site, old, new, value in some))
 
 
-def check_out(out: Path | None, suffixes: tuple[str, ...]) -> None:
-    """Raise InputError where a file to write has another suffix, or is there already."""
+def check_out(out: Path | None, suffixes: tuple[str, ...] | None) -> None:
+    """Raise InputError where a file to write has none of some suffixes, or is there already."""
     if out is None:
         return
-    if out.suffix not in suffixes:
+    if suffixes is not None and out.suffix not in suffixes:
         raise InputError(f"out must end in {' or '.join(suffixes)}, got {out}")
     if out.exists():
         raise InputError(f"out: {out} exists already: nothing is overwritten")
