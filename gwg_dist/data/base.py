@@ -172,7 +172,7 @@ class DiscreteData(LightningDataModule, ABC):
 
     def category_names(self) -> list[list[str]]:
         """What the categories of each site are called, by site: here their numbers from 0."""
-        return [[str(k) for k in range(self.space.num_categories)]] * self.space.num_sites
+        return [[str(k) for k in range(size)] for size in self.space.sizes]
 
     def train_codes(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Codes of training points; images that are binarised dynamically draw them here."""

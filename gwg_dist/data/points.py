@@ -65,12 +65,12 @@ def checked_codes(values: np.ndarray, space: Space, where: str, *, missing_as: i
     missing = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
     missing |= values == -1
     found = np.where(missing, 0, values)
-    wrong = (found != np.round(found)) | (found < 0) | (found >= space.num_categories)
+    wrong = (found != np.round(found)) | (found < 0) | (found >= np.array(space.sizes))
     if wrong.any():
         n, site = (int(i) for i in np.argwhere(wrong)[0])
         raise InputError(
             f"{where}: point {n + 1}, site {site + 1} is {values[n, site]:g}, expected an integer from 0 to "
-            f"{space.num_categories - 1}"
+            f"{space.sizes[site] - 1}"
         )
     if missing_as is None and missing.any():
         n, site = (int(i) for i in np.argwhere(missing)[0])

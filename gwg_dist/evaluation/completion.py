@@ -117,8 +117,8 @@ def complete(
         raise ValueError("there are no rows to complete")
     found = _Found(given.long(), settings.num_chains, target.space.num_categories)
     limit = min(max_exact, settings.num_chains * settings.num_steps)
-    num_completions = missing.sum(1) * math.log(target.space.num_categories)
-    enumerated = num_completions <= math.log(limit) + 1e-9
+    log_ways = missing.double() @ torch.tensor(target.space.sizes, dtype=torch.float64).log()
+    enumerated = log_ways <= math.log(limit) + 1e-9
     done = 0
     for row in enumerated.nonzero()[:, 0].tolist():
         if missing[row].any():
@@ -165,7 +165,7 @@ class _Found:
 def enumerate_row(target: Target, found: _Found, row: int, generator: torch.Generator) -> None:
     """The exact marginals of a row's missing sites, and independent draws."""
     sites = found.sites(row)
-    ways = completions_of(target.space.num_categories, len(sites))
+    ways = completions_of([target.space.sizes[site] for site in sites.tolist()])
     points = found.given[row].repeat(len(ways), 1)
     points[:, sites] = ways
     weights = score_points(target, points).unnormalised.softmax(0)
@@ -176,10 +176,9 @@ def enumerate_row(target: Target, found: _Found, row: int, generator: torch.Gene
     found.samples[:, row] = points[inverse_cdf(weights.repeat(num, 1), uniform)]
 
 
-def completions_of(num_categories: int, num_sites: int) -> Tensor:
-    """Every way to fill so many sites, ``(K^m, m)`` int64."""
-    place = num_categories ** torch.arange(num_sites - 1, -1, -1)
-    return (torch.arange(num_categories**num_sites)[:, None] // place) % num_categories
+def completions_of(sizes: list[int]) -> Tensor:
+    """Every way to fill sites of these sizes, ``(their product, m)`` int64."""
+    return torch.cartesian_prod(*map(torch.arange, sizes)).reshape(-1, len(sizes))
 
 
 def sample_rows(

@@ -51,7 +51,8 @@ def score_points(target: Target, codes: Tensor) -> PointScores:
 def single_site_changes(target: Target, code: Tensor) -> Tensor:
     """log p(x') - log p(x) for every x' that differs from x at one site, ``(D, K)`` float64 nats.
 
-    With x' = x but x'_i = k it is E(x) - E(x') + log ref_i(k) - log ref_i(x_i), and 0 where k = x_i. log Z cancels.
+    With x' = x but x'_i = k it is E(x) - E(x') + log ref_i(k) - log ref_i(x_i), 0 where k = x_i, and -inf where site i
+    has no category k. log Z cancels.
 
     Args:
         target: the model.
@@ -62,14 +63,12 @@ def single_site_changes(target: Target, code: Tensor) -> Tensor:
     """
     space, x = target.space, code[None].cpu()
     space.check_codes(x)
-    num = space.num_sites * space.num_categories
+    changes = torch.full((space.num_sites, space.num_categories), -torch.inf, dtype=torch.float64)
     here = score_points(target, x).unnormalised
-    found = []
-    for moves in torch.arange(num).split(points_at_once(target)):
-        site, category = moves // space.num_categories, moves % space.num_categories
-        changed = x.repeat(len(moves), 1).scatter_(1, site[:, None], category[:, None].to(x.dtype))
-        found.append(score_points(target, changed).unnormalised - here)
-    changes = torch.cat(found).view(space.num_sites, space.num_categories)
+    there = (space.uniform_probabilities() > 0).nonzero()
+    for site, category in (part.T for part in there.split(points_at_once(target))):
+        changed = x.repeat(len(site), 1).scatter_(1, site[:, None], category[:, None].to(x.dtype))
+        changes[site, category] = score_points(target, changed).unnormalised - here
     return changes.scatter(1, x[0].long()[:, None], 0.0)
 
 

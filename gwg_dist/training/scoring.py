@@ -66,10 +66,12 @@ def score_mutations(
     points = None if measured is None else changed_points(point, measured, sites, categories, offset)
     changes = single_site_changes(target, point)
     write_csv(path, ("site", "from", "to", "log_ratio"), mutation_rows(changes, point, sites, categories))
-    say(f"reference {names[row]}: {changes.numel() - len(changes)} changes of one site, written to {path}")
+    say(f"reference {names[row]}: {sum(map(len, categories)) - len(sites)} changes of one site, written to {path}")
     tell_mutations(changes, point, sites, categories)
+    same = all(known == categories[0] for known in categories)
+    columns = categories[0] if same else [str(k) for k in range(changes.shape[1])]
     title = f"log p(x') - log p(x), x = {names[row]}"
-    if save_matrix(changes, path.with_suffix(".png"), rows=sites, columns=categories[0], title=title, marked=point):
+    if save_matrix(changes, path.with_suffix(".png"), rows=sites, columns=columns, title=title, marked=point):
         say(f"picture: {path.with_suffix('.png')}")
     if measured is not None and points is not None:
         here = score_points(target, point[None]).unnormalised

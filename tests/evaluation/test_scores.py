@@ -32,12 +32,13 @@ def test_every_change_of_one_site_has_the_ratio_of_two_probabilities(
     for row in (0, 11, len(codes) - 1):
         found = single_site_changes(target, codes[row])
         for site in range(space.num_sites):
-            for k in range(space.num_categories):
+            for k in range(space.sizes[site]):
                 other = codes[row].tolist()
                 other[site] = k
                 assert float(found[site, k]) == pytest.approx(
                     float(log_pi[number[tuple(other)]] - log_pi[row]), abs=1e-9
                 )
+            assert bool((found[site, space.sizes[site] :] == -torch.inf).all())
         assert bool((found.gather(1, codes[row][:, None]) == 0).all())
 
 
