@@ -18,7 +18,7 @@ from torch.nn.modules import module as torch_module
 from gwg_dist.graph import Graph
 from gwg_dist.spaces import Change
 
-SHORTCUTS = ("energy_and_grad", "structure")
+SHORTCUTS = ("energy_and_grad", "site_slopes", "structure")
 SYMMETRIC_BLOCK = 256
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 

@@ -26,9 +26,11 @@ class Energy(MayKnowItself, ABC):
             def forward(self, x):
                 return self.factor(x).square().sum(1)
 
-    The energy must be differentiable in x taken as real numbers: the proposal reads ∇E. It may also offer two short
-    cuts: ``energy_and_grad(x)``, ``(E(x), ∇E(x))``, in place of autograd, and ``structure()``, what f = -E is made of
-    (see ``gwg_dist.structure``), which many steps on the same weights are then run by.
+    The energy must be differentiable in x taken as real numbers: the proposal reads ∇E. It may also offer three short
+    cuts: ``energy_and_grad(x)``, ``(E(x), ∇E(x))``, in place of autograd; ``structure()``, what f = -E is made of
+    (see ``gwg_dist.structure``), which many steps on the same weights are then run by; and, where E is linear in each
+    site given the others, ``site_slopes(x)``, -∇E(x) with a gradient in the weights, which gives pseudo-likelihood all
+    its conditionals from one product.
 
     Args:
         space: where x lives.

@@ -61,6 +61,10 @@ class IsingEnergy(Energy):
         field = s @ self.coupling
         return -(s * (field + self.bias)).sum(1), -2 * (2 * field + self.bias)
 
+    def site_slopes(self, x: Tensor) -> Tensor:
+        """-∇E(x) = 2 (2 J s + b), differentiable in the weights."""
+        return 2 * (2 * ((2 * x - 1) @ self.coupling) + self.bias)
+
     def structure(self) -> DensePairs:
         """f = (2x - 1)^T J (2x - 1) + b^T (2x - 1)."""
         coupling = symmetric(self.pairs.detach())

@@ -63,6 +63,10 @@ class PottsEnergy(Energy):
         pull = flat @ self.coupling
         return -(flat * (pull / 2 + self.field)).sum(1), -(pull + self.field).view_as(x)
 
+    def site_slopes(self, x: Tensor) -> Tensor:
+        """-∇E(x) = J x + h, differentiable in the weights."""
+        return (x.flatten(1) @ self.coupling + self.field).view_as(x)
+
     def structure(self) -> DensePairs:
         """f = x^T J x / 2 + h^T x."""
         rows = symmetric(self.pairs.detach(), self.space.width)

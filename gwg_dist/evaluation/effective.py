@@ -56,7 +56,9 @@ def effective_couplings(target: Target, codes: Tensor, *, advance: Callable[[int
     done = 0
     for x in codes.long():
         site = torch.arange(num_sites, device=x.device)
-        others = (x[:, None] + torch.arange(1, free + 1, device=x.device)) % (free + 1)  # (D, K - 1)
+        others = target.space.shifted(
+            site[:, None], x[:, None], torch.arange(1, free + 1, device=x.device)
+        )  # (D, K - 1)
         here = _f(target, x[None])
         alone = _f(target, _with(x, site.repeat_interleave(free), others.flatten())).view(num_sites, free) - here
         done += 1 + num_sites * free

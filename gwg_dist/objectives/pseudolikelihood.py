@@ -9,11 +9,13 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from gwg_dist.batch import Batch
 from gwg_dist.objectives.base import Objective, ObjectiveResult
 from gwg_dist.spaces import Change
+from gwg_dist.structure import offered
 from gwg_dist.target import Target
 from gwg_dist.tools.errors import InputError
 
@@ -25,9 +27,10 @@ class PseudoLikelihood(Objective):
 
         log p(x_i | x_-i) = -log sum_k exp(log p(x[i -> k]) - log p(x)),
 
-    a sum over K terms of which one is 1: K - 1 energy evaluations a site. Where the model can be the distribution of
-    the data, it is so at the minimum of the mean of L (Besag, "Statistical analysis of non-lattice data", The
-    Statistician 24, 1975). L is no likelihood and does not compare with one.
+    a sum over K terms of which one is 1: K - 1 energy evaluations a site. All of them together cost one product where
+    the energy is linear in each site (models of pairs, see ``Energy``) and all sites are taken. Where the model can be
+    the distribution of the data, it is so at the minimum of the mean of L (Besag, "Statistical analysis of non-lattice
+    data", The Statistician 24, 1975). L is no likelihood and does not compare with one.
 
     Args:
         num_sites: sites a point, drawn anew without replacement in every call; the sum over them is multiplied by
@@ -55,6 +58,11 @@ class PseudoLikelihood(Objective):
         """Raises InputError where num_sites is more than the space has."""
         del x_model
         x = target.encode(batch.codes)
+        if self.num_sites == 0 and offered(target.energy, "site_slopes"):
+            with torch.no_grad():
+                energy = target.energy(x)
+            log_p = log_conditionals_of_slopes(target, x)
+            return ObjectiveResult(-(batch.weights.to(x.dtype) * log_p).mean(), energy)
         sites = self._sites(len(x), target.space.num_sites, generator)
         energy = target.energy(x)
         log_p = x.new_zeros(len(x))
@@ -76,6 +84,16 @@ class PseudoLikelihood(Objective):
             return torch.arange(num_sites, device=generator.device).expand(num, -1)
         order = torch.rand(num, num_sites, generator=generator, device=generator.device).argsort(1)
         return order[:, : self.num_sites]
+
+
+def log_conditionals_of_slopes(target: Target, x: Tensor) -> Tensor:
+    """sum_i log p(x_i | x_-i) over all sites, ``(B,)`` nats, of an energy that is linear in each site."""
+    slopes = target.energy.site_slopes(x)  # pyright: ignore[reportFunctionMemberAccess]
+    if target.reference is not None:
+        slopes = slopes + target.reference.weights
+    d = target.space.site_differences(x, slopes)
+    others = functional.softplus(d) if d.ndim == 2 else d.logsumexp(2)
+    return -others.sum(1)
 
 
 def log_conditionals(target: Target, x: Tensor, energy: Tensor, sites: Tensor) -> Tensor:

@@ -20,8 +20,8 @@ NUM_POINTS = 12
 def check_energy(energy: Energy, *, seed: int = 0) -> None:
     """Check an energy as it is initialised, in float64, at random points.
 
-    One energy a point whatever the batch, a gradient at every site and for every parameter, ``energy_and_grad`` and
-    ``structure`` (its start and its moves) equal to autograd of ``forward`` to 1e-9.
+    One energy a point whatever the batch, a gradient at every site and for every parameter, ``energy_and_grad``,
+    ``site_slopes`` and ``structure`` (its start and its moves) equal to autograd of ``forward`` to 1e-9.
 
     Args:
         energy: energy whose weights are not all zero; a copy is checked.
@@ -45,6 +45,8 @@ def check_energy(energy: Energy, *, seed: int = 0) -> None:
         found = Target(energy).evaluate(x)
         _same(found.f, together.f, "energy_and_grad gives another energy than forward")
         _same(found.grad, together.grad, "energy_and_grad gives another gradient than autograd of forward")
+    if offered(energy, "site_slopes"):
+        _check_slopes(energy, x)
     frozen = Target(energy).frozen()
     if offered(energy, "structure"):
         start = frozen.evaluate(x)
@@ -57,6 +59,22 @@ def check_energy(energy: Energy, *, seed: int = 0) -> None:
         moved, right = frozen.move(start, y, change), plain.evaluate(y)
         _same(moved.f, right.f, "structure's move gives another f than -forward at the new point")
         _same(moved.grad, right.grad, "structure's move gives another gradient than forward at the new point")
+
+
+def _check_slopes(energy: Energy, x: Tensor) -> None:
+    """Every change of one site changes f by the difference of its slopes, exactly."""
+    space, plain = energy.space, Target(energy).plain()
+    slopes = energy.site_slopes(x)  # pyright: ignore[reportCallIssue]
+    d = space.site_differences(x, slopes.detach())
+    here = plain.f(x)
+    for site in range(space.num_sites):
+        where = torch.full((len(x),), site)
+        old = space.category_at(x, where)
+        new = space.shifted(where, old, torch.ones_like(old))
+        found = d[:, site] if d.ndim == 2 else d[torch.arange(len(x)), site, new]
+        _same(found, plain.f(space.apply(x, Change(where, old, new))) - here, "site_slopes gives another change of f")
+    if not slopes.requires_grad:
+        raise CheckError("site_slopes must have a gradient in the weights")
 
 
 def _check_gradients(energy: Energy, x: Tensor) -> None:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from gwg_dist.batch import Batch, weighted_mean
 from gwg_dist.chains import ChainBuffer
-from gwg_dist.energies import IsingEnergy, IsingTorusEnergy, MLPEnergy, RBMEnergy
+from gwg_dist.energies import Energy, IsingEnergy, IsingTorusEnergy, MLPEnergy, PottsEnergy, RBMEnergy
 from gwg_dist.evaluation import exact_log_prob
 from gwg_dist.objectives import ContrastiveDivergence, Objective, ObjectiveResult, PseudoLikelihood
 from gwg_dist.reference import Reference
@@ -168,6 +168,30 @@ def test_a_subset_of_sites_is_unbiased() -> None:
         loss_of(PseudoLikelihood(num_sites=7), target, batch_of(codes))
     with pytest.raises(ValueError, match="num_sites must not be negative, got -1"):
         PseudoLikelihood(num_sites=-1)
+
+
+@pytest.mark.parametrize("energy", [
+    PottsEnergy(Categorical(4, 3), scale=1.0), PottsEnergy(Categorical(4, (2, 3, 4, 2)), scale=1.0),
+    PottsEnergy(Binary(5), scale=1.0), IsingEnergy(Binary(5), scale=1.0),
+], ids=lambda energy: f"{type(energy).__name__}-{energy.space}")  # fmt: skip
+def test_models_of_pairs_have_all_conditionals_from_one_product(energy: Energy) -> None:
+    """The same loss and gradient as by changing one site after the other, which ``num_sites = D`` does."""
+    energy = energy.double()
+    space = energy.space
+    target = Target(energy, Reference(space).fit(some_frequencies(space)).double())
+    codes = space.uniform_codes(9, generator=torch.Generator().manual_seed(5))
+    batch = batch_of(codes, torch.arange(9, dtype=torch.float64))
+    found = loss_of(PseudoLikelihood(), target, batch)
+    right = loss_of(PseudoLikelihood(num_sites=space.num_sites), target, batch)
+    assert torch.allclose(found.loss, right.loss, atol=1e-10)
+    assert torch.allclose(found.energy_data, right.energy_data, atol=1e-10)
+    for a, b in zip(*(torch.autograd.grad(r.loss, list(energy.parameters())) for r in (found, right)), strict=True):
+        assert torch.allclose(a, b, atol=1e-10)
+
+
+def some_frequencies(space: Space) -> Tensor:
+    codes = space.uniform_codes(50, generator=torch.Generator().manual_seed(6))
+    return torch.stack([(codes == k).double().mean(0) for k in range(space.num_categories)], 1)
 
 
 def test_pseudo_likelihood_recovers_a_model_from_its_weighted_states() -> None:
