@@ -24,7 +24,7 @@ def sample(
     device: str | None = None,
     trust: str = "",
 ) -> Path:
-    """Write ``num`` samples as integers to an .npz, and as a picture beside it where points are images.
+    """Write ``num`` samples as integers to an .npz, as a picture beside it, and as text where points are text.
 
     Args:
         run: folder of the run.

@@ -10,6 +10,7 @@ from gwg_dist.data.images import Images
 from gwg_dist.data.ising import IsingSamples
 from gwg_dist.data.mnist import MNIST
 from gwg_dist.data.tables import Table
+from gwg_dist.data.text import Text
 
 __all__ = [
     "MNIST",
@@ -22,5 +23,6 @@ __all__ = [
     "IsingSamples",
     "Splits",
     "Table",
+    "Text",
     "describe",
 ]

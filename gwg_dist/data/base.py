@@ -84,6 +84,9 @@ class DiscreteData(LightningDataModule, ABC):
     paths: ClassVar[tuple[str, ...]] = ()
     """The settings that hold a path; a run keeps them absolute."""
 
+    has_lines: bool = False
+    """Whether people read its points as lines of text, see ``lines``."""
+
     def __init__(self, space: Space, *, batch_size: int = 100) -> None:
         super().__init__()
         if batch_size < 1:
@@ -173,6 +176,11 @@ class DiscreteData(LightningDataModule, ABC):
     def category_names(self) -> list[list[str]]:
         """What the categories of each site are called, by site: here their numbers from 0."""
         return [[str(k) for k in range(size)] for size in self.space.sizes]
+
+    def lines(self, codes: Tensor) -> list[str]:
+        """A line for each point of ``(N, D)``: the names of its categories in a row."""
+        names = self.category_names()
+        return ["".join(names[site][k] for site, k in enumerate(row)) for row in codes.tolist()]
 
     def train_codes(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Codes of training points; images that are binarised dynamically draw them here."""

@@ -1,8 +1,9 @@
-"""Reading numpy files with errors that name the file and the field."""
+"""Reading numpy files and text with errors that name the file and the field."""
 
 from __future__ import annotations
 
 import difflib
+import gzip
 import zlib
 from pathlib import Path
 from zipfile import BadZipFile
@@ -11,6 +12,7 @@ import numpy as np
 
 from gwg_dist.tools.errors import InputError
 
+GZIP = b"\x1f\x8b"  # the beginning of a compressed file
 # What numpy and zipfile raise for a file that is torn or strange; NotImplementedError is an unknown compression.
 UNREADABLE = (OSError, ValueError, EOFError, KeyError, BadZipFile, NotImplementedError, zlib.error)
 
@@ -35,6 +37,29 @@ def check_held_out(held_out: float) -> float:
     if not 0 < held_out < 0.5:
         raise ValueError(f"held_out must lie in (0, 0.5), got {held_out}")
     return held_out
+
+
+def read_text(path: str | Path, name: str) -> str:
+    """The text of a file, plain or compressed by gzip, its line breaks as "\\n".
+
+    Args:
+        path: the file.
+        name: the setting it came from, for messages.
+
+    Raises:
+        InputError: no such file, an empty or damaged one, one that is not UTF-8.
+    """
+    path = existing(path, name)
+    try:
+        content = path.read_bytes()
+        text = (gzip.decompress(content) if content.startswith(GZIP) else content).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name}: {path} is not text in UTF-8: {error.reason} at byte {error.start}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{name}: {path} cannot be read: {error}") from error
+    if not text.strip():
+        raise InputError(f"{name}: {path} is empty")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_arrays(path: str | Path, name: str) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,6 +61,8 @@ def load_run(run: str | Path, checkpoint: str = "best", *, device: str | None = 
     path, contents = newest_checkpoint(path)
     batch_size = config.data.get("init_args.batch_size") or 1
     data = _DataOfRun(stored_space(contents), lambda: instantiate_data(parser, config), batch_size=batch_size)
+    room, _, name = config.data.class_path.rpartition(".")
+    data.has_lines = getattr(sys.modules[room], name).has_lines  # the parser has imported it
     objects = instantiate(parser, config, data=data)
     module: EBMModule = objects.model
     load_weights(module, contents)
@@ -113,6 +116,9 @@ class _DataOfRun(DiscreteData):
 
     def category_names(self) -> list[list[str]]:
         return self._reader().category_names()
+
+    def lines(self, codes: Tensor) -> list[str]:
+        return self._reader().lines(codes)
 
     def _reader(self) -> DiscreteData:
         """The data set itself, or where its file is gone, one that knows codes alone."""

@@ -17,6 +17,7 @@ from gwg_dist.tools.terminal import make_progress, say, track
 from gwg_dist.training.loading import LoadedRun, load_run
 
 STARTS = ("buffer", "reference")
+NUM_LINES = 10
 
 
 def sample_run(
@@ -61,7 +62,18 @@ def sample_run(
     picture = path.with_suffix(".png")
     if save_grid(codes, module.space, picture):
         say(f"picture: {picture}")
+    if loaded.data.has_lines:
+        say_lines(loaded.data.lines(codes), path.with_suffix(".txt"))
     return path
+
+
+def say_lines(lines: list[str], path: Path) -> None:
+    """Print the first of some lines, and write all."""
+    for line in lines[:NUM_LINES]:
+        say(f"  {line}")
+    with replacing(path) as beside:
+        beside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    say(f"text: {path}")
 
 
 def usual_file(folder: Path, name: str) -> Path:
