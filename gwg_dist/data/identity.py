@@ -1,8 +1,8 @@
 """How alike sequences are: how many are near each, and which hang together.
 
 The identity of two sequences is the share of the sites at which they have the same category, a gap being one. All pairs
-are compared: sites are packed as bits, so that one operation compares 64 of them, and a pair is left as soon as it
-differs at too many. The sites that vary most come first.
+are compared: sites are packed as bits, so that one operation compares 64 of them. The sites that vary most come first,
+and a pair that differs at too many of those is left.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from scipy.sparse.csgraph import connected_components
 from gwg_dist.tools.cache import cache_folder, is_private, keeping
 
 WORD = 64  # sites that are compared at once
-BLOCK = 2**13  # sequences a row is compared with; their bits stay in a core's cache
+BLOCK = 2**14  # sequences a row is compared with; their bits stay in a core's cache
 MAX_LINKS = 2**21  # that are held before they are made a forest
-SPARSE = 4  # a pair in so many must be left for the others to be passed over
+MAX_PAIRS = 2**16  # candidates that are looked at together
 MANY = 5_000  # sequences whose comparison is worth a file
 
 
@@ -82,8 +82,7 @@ def most_differences(num_sites: int, identity: float | None) -> int:
 def _compared(codes: np.ndarray, near: int, linked: int) -> Alike:
     num = len(codes)
     bits = _packed(codes)
-    size = min(BLOCK, max(-(-num // 8), 1))
-    blocks = [(start, min(start + size, num)) for start in range(0, num, size)]
+    blocks = [(start, min(start + BLOCK, num)) for start in range(0, num, BLOCK)]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         parts = pool.map(lambda ends: _block(bits, ends, near, linked), reversed(blocks))
         counts, links = np.ones(num, dtype=np.int64), _Links(num)
@@ -110,42 +109,45 @@ def _block(bits: np.ndarray, ends: tuple[int, int], near: int, linked: int) -> t
     """The sequences between two ``ends`` against all before them: how many are near each, and the links."""
     num = bits.shape[2]
     counts, links = np.zeros(num, dtype=np.int64), _Links(num)
-    for row, columns, differences in _alike_pairs(bits, *ends, max(near, linked)):
-        among = columns[differences <= near]
-        counts[row] += len(among)
-        counts[among] += 1
-        links.add(*_star(row, columns[differences <= linked]))
+    for rows, columns in _candidates(bits, *ends, max(near, linked)):
+        differences = _differences(bits[:, :, rows], bits[:, :, columns])
+        for side in (rows, columns):
+            counts += np.bincount(side[differences <= near], minlength=num)
+        links.add(rows[differences <= linked], columns[differences <= linked])
     return counts, links
 
 
-def _alike_pairs(bits: np.ndarray, start: int, end: int, most: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Of every row before ``end``, the sequences of the block behind it that differ at ``most`` sites, and at how many.
+def _candidates(bits: np.ndarray, start: int, end: int, most: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of a sequence of the block and one before it that differ at ``most`` of the first sites, as ``(n,)`` each.
 
-    Both arrays are ``(n,)``.
+    Their first sites are so many words that others can be told by them.
     """
-    block = np.ascontiguousarray(bits[:, :, start:end])
-    spare = np.empty((2, end - start), dtype=np.uint64)
+    lead = min(most // WORD + 1, len(bits))
+    block = np.ascontiguousarray(bits[:lead, :, start:end])
+    spare, close = np.empty((2, end - start), dtype=np.uint64), np.empty(end - start, dtype=bool)
+    rows, columns, held = [], [], 0
     for row in range(end - 1):
         first = max(row + 1 - start, 0)
-        columns = np.arange(first, end - start)
-        here, total = block[:, :, first:], np.zeros(len(columns), dtype=np.uint16)
-        for word in range(len(bits)):
-            total += _differences(here[word], bits[word, :, row], spare)
-            if WORD * (word + 1) > most:
-                alive = total <= most
-                if word == len(bits) - 1 or SPARSE * np.count_nonzero(alive) < len(alive):
-                    left = np.flatnonzero(alive)
-                    columns, total = columns[left], total[left]
-                    if not len(left):
-                        break
-                    here = here[:, :, left]
-        if len(columns):
-            yield row, columns + start, total
+        total = _word_differences(block[0, :, first:], bits[0, :, row], spare[:, first:])
+        for word in range(1, lead):
+            total = total + _word_differences(block[word, :, first:], bits[word, :, row], spare[:, first:]).astype(
+                np.uint16
+            )
+        found = np.flatnonzero(np.less_equal(total, most, out=close[first:]))
+        if len(found):
+            rows.append(np.full(len(found), row))
+            columns.append(found + (start + first))
+            held += len(found)
+        if held > MAX_PAIRS:
+            yield np.concatenate(rows), np.concatenate(columns)
+            rows, columns, held = [], [], 0
+    if held:
+        yield np.concatenate(rows), np.concatenate(columns)
 
 
-def _differences(block: np.ndarray, row: np.ndarray, spare: np.ndarray) -> np.ndarray:
+def _word_differences(block: np.ndarray, row: np.ndarray, spare: np.ndarray) -> np.ndarray:
     """At how many of 64 sites each of a block ``(bits, n)`` differs from a row ``(bits,)``, ``(n,)`` uint8."""
-    differ, bit = spare[:, : block.shape[1]]
+    differ, bit = spare
     np.bitwise_xor(block[0], row[0], out=differ)
     for other, own in zip(block[1:], row[1:], strict=True):
         np.bitwise_xor(other, own, out=bit)
@@ -153,8 +155,9 @@ def _differences(block: np.ndarray, row: np.ndarray, spare: np.ndarray) -> np.nd
     return np.bitwise_count(differ)
 
 
-def _star(row: int, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.full(len(columns), row), columns
+def _differences(these: np.ndarray, those: np.ndarray) -> np.ndarray:
+    """At how many sites two lists of sequences ``(words, bits, n)`` differ, ``(n,)`` int64."""
+    return np.bitwise_count(np.bitwise_or.reduce(these ^ those, axis=1)).sum(0, dtype=np.int64)
 
 
 @dataclass(eq=False)
