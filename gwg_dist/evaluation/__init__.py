@@ -17,6 +17,7 @@ from gwg_dist.evaluation.contacts import (
 )
 from gwg_dist.evaluation.distances import category_frequencies, marginal_rmse, mmd_squared
 from gwg_dist.evaluation.exact import exact_log_prob, exact_log_z, unnormalised_log_prob
+from gwg_dist.evaluation.hidden import hidden_log_z, num_hidden_units
 from gwg_dist.evaluation.likelihood import Likelihood, log_likelihood
 from gwg_dist.evaluation.mixing import (
     Estimate,
@@ -76,11 +77,13 @@ __all__ = [
     "exact_log_prob",
     "exact_log_z",
     "frobenius",
+    "hidden_log_z",
     "integrated_time",
     "log_likelihood",
     "marginal_rmse",
     "mean_field_couplings",
     "mmd_squared",
+    "num_hidden_units",
     "pair_model",
     "pair_statistics",
     "pearson_of_pairs",

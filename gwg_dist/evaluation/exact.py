@@ -29,9 +29,8 @@ def exact_log_z(target: Target, *, beta: float = 1.0) -> float:
 
 def unnormalised_log_prob(target: Target, codes: Tensor, *, beta: float = 1.0, batch_size: int = 4096) -> Tensor:
     """log ref(x) - beta E(x) of codes ``(N, D)``, ``(N,)`` float64 nats on the device of ``codes``."""
-    dtype = torch.float32 if target.reference is None else target.reference.weights.dtype
     parts = []
     for batch in codes.split(batch_size):
-        x = target.space.encode(batch, dtype)
+        x = target.encode(batch)
         parts.append(target.log_prob(x, target.f(x), beta).double())
     return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)

@@ -17,6 +17,8 @@ from gwg_dist.evaluation import (
     check_num_chains,
     collapse_warning,
     exact_log_z,
+    hidden_log_z,
+    num_hidden_units,
     unnormalised_log_prob,
 )
 from gwg_dist.tools.distributed import from_rank_0, rank, world_size
@@ -135,9 +137,10 @@ def tell(loaded: LoadedRun, assessment: Assessment, folder: Path, path: Path | N
         say(collapse_warning(assessment), "bold red")
     training = training_of(folder, loaded.checkpoint, loaded.data.batch_size)
     tell_verdict(assessment, loaded.module, folder, training)
-    if loaded.module.space.num_states <= MAX_EXACT_STATES:
+    how = exact_way(loaded)
+    if how is not None:
         values["exact"] = exact = exact_values(loaded)
-        say(f"exact, by enumeration: log Z {exact['log_z']:.4f}, test {exact['test']:.4f} nats")
+        say(f"exact, by {how}: log Z {exact['log_z']:.4f}, test {exact['test']:.4f} nats")
     if path is not None:
         with surviving(path.name):
             write_json(path, values)
@@ -146,10 +149,19 @@ def tell(loaded: LoadedRun, assessment: Assessment, folder: Path, path: Path | N
         sys.stdout.write(json.dumps(values, indent=2) + "\n")
 
 
+def exact_way(loaded: LoadedRun) -> str | None:
+    """How log Z can be summed exactly; None where there are too many terms."""
+    if loaded.module.space.num_states <= MAX_EXACT_STATES:
+        return "enumeration"
+    num_hidden = num_hidden_units(loaded.module.target)
+    return "the sum over hidden units" if num_hidden is not None and 2**num_hidden <= MAX_EXACT_STATES else None
+
+
 def exact_values(loaded: LoadedRun) -> dict[str, float]:
-    """log Z and the mean log-likelihoods in nats, by enumeration."""
+    """log Z and the mean log-likelihoods in nats, by the sum that ``exact_way`` names."""
+    by_points = exact_way(loaded) == "enumeration"
     module = loaded.module.cpu()
-    log_z = exact_log_z(module.target)
+    log_z = exact_log_z(module.target) if by_points else hidden_log_z(module.target)
     values = {"log_z": log_z}
     for name, split in (("val", "validation"), ("test", "test")):
         codes, weights = loaded.data.splits.parts[split]

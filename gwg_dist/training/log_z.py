@@ -50,7 +50,7 @@ def estimate_in(path: Path, iteration: int) -> LogZ | None:
         if values["iteration"] != iteration:
             return None
         if "exact" in values:
-            return LogZ(float(values["exact"]["log_z"]), 0.0, f"exact, by enumeration, in {path}")
+            return LogZ(float(values["exact"]["log_z"]), 0.0, f"exact, in {path}")
         ais = values["ais"]
         return LogZ(float(ais["log_z"]), float(ais["stderr"]), f"the estimate in {path}", not ais["collapsed"])
     except (OSError, ValueError, KeyError, TypeError):
