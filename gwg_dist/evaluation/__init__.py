@@ -3,6 +3,7 @@
 from gwg_dist.evaluation.ais import AISResult, ais, ais_result, ais_start, beta_schedule, check_num_chains, summarize
 from gwg_dist.evaluation.annealing import AnnealPoint, anneal
 from gwg_dist.evaluation.assess import AISSettings, Assessment, assess, assessment_of, collapse_warning, describe
+from gwg_dist.evaluation.bennett import Bennett, bennett
 from gwg_dist.evaluation.contacts import (
     PairModel,
     Precision,
@@ -30,6 +31,7 @@ from gwg_dist.evaluation.mixing import (
     time_estimate,
 )
 from gwg_dist.evaluation.pilot import pilot_path
+from gwg_dist.evaluation.reverse import ReverseResult, reverse_ais
 from gwg_dist.evaluation.statistics import (
     Agreement,
     PairStatistics,
@@ -48,11 +50,13 @@ __all__ = [
     "Agreement",
     "AnnealPoint",
     "Assessment",
+    "Bennett",
     "Estimate",
     "Likelihood",
     "PairModel",
     "PairStatistics",
     "Precision",
+    "ReverseResult",
     "TunedPath",
     "Unfinished",
     "agreement",
@@ -66,6 +70,7 @@ __all__ = [
     "average_product_correction",
     "batch_means_ess",
     "batch_means_time",
+    "bennett",
     "beta_schedule",
     "category_frequencies",
     "check_num_chains",
@@ -89,6 +94,7 @@ __all__ = [
     "pearson_of_pairs",
     "pilot_path",
     "ranked_pairs",
+    "reverse_ais",
     "set_aside",
     "split_rhat",
     "summarize",
