@@ -19,6 +19,8 @@ from gwg_dist.callbacks.likelihood import AISLikelihood, assess_module, tell_of_
 from gwg_dist.callbacks.metrics import TrainingMetrics
 from gwg_dist.callbacks.pace import Pace
 from gwg_dist.callbacks.progress import TrainingProgress, progress_of
+from gwg_dist.callbacks.regularisation import Regularisation
+from gwg_dist.callbacks.stopping import Stop
 from gwg_dist.callbacks.watch import CouplingError, SamplePictures
 
 __all__ = [
@@ -34,8 +36,10 @@ __all__ = [
     "KernelChange",
     "MarginalRMSE",
     "Pace",
+    "Regularisation",
     "SamplePictures",
     "SplitRhat",
+    "Stop",
     "TrainingMetrics",
     "TrainingProgress",
     "adapt",

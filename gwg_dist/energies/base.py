@@ -3,14 +3,46 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from gwg_dist.spaces import Binary, Space
 from gwg_dist.structure import MayKnowItself
 
 PAIR_SITES = 150
+
+
+class PairWeights(NamedTuple):
+    """A parameter that couples pairs of sites: what penalties on couplings see.
+
+    Args:
+        parameter: ``(D w, D w)`` with a block of w x w numbers for each pair of sites, or ``(M,)`` with a number for
+            each pair.
+        width: w.
+    """
+
+    parameter: nn.Parameter
+    width: int = 1
+
+    def norms(self) -> Tensor:
+        """The Frobenius norm of every block, ``(D, D)``, or the absolute values ``(M,)``."""
+        return self.sums(self.parameter.square()).sqrt()
+
+    def sums(self, numbers: Tensor) -> Tensor:
+        """The sum of ``numbers``, one for each of the parameter's, over every block, ``(D, D)`` or ``(M,)``."""
+        return numbers if self.parameter.ndim == 1 else self._blocks(numbers).sum((1, 3))
+
+    def scale(self, factors: Tensor) -> None:
+        """Multiply every block by its factor, in place; ``factors`` has the shape of ``norms()``."""
+        if self.parameter.ndim == 1:
+            self.parameter.mul_(factors)
+        else:
+            self._blocks(self.parameter).mul_(factors[:, None, :, None])
+
+    def _blocks(self, numbers: Tensor) -> Tensor:
+        num = len(numbers) // self.width
+        return numbers.view(num, self.width, num, self.width)
 
 
 class Energy(MayKnowItself, ABC):
@@ -54,6 +86,10 @@ class Energy(MayKnowItself, ABC):
         """The learning rate that a run takes on ``space`` where its settings say "auto"."""
         del space
         return cls.learning_rate
+
+    def pair_weights(self) -> PairWeights | None:
+        """The parameter that couples pairs of sites; None where there is no such parameter."""
+        return None
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:

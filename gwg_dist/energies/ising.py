@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from gwg_dist.energies.base import Energy, rate_of_pairs, require_binary
+from gwg_dist.energies.base import Energy, PairWeights, rate_of_pairs, require_binary
 from gwg_dist.energies.upper import upper_form
 from gwg_dist.graph import Graph
 from gwg_dist.spaces import Space
@@ -64,6 +64,9 @@ class IsingEnergy(Energy):
     def site_slopes(self, x: Tensor) -> Tensor:
         """-∇E(x) = 2 (2 J s + b), differentiable in the weights."""
         return 2 * (2 * ((2 * x - 1) @ self.coupling) + self.bias)
+
+    def pair_weights(self) -> PairWeights:
+        return PairWeights(self.pairs)
 
     def structure(self) -> DensePairs:
         """f = (2x - 1)^T J (2x - 1) + b^T (2x - 1)."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from gwg_dist.energies.base import Energy, require_binary
+from gwg_dist.energies.base import Energy, PairWeights, require_binary
 from gwg_dist.energies.edges import Edges, initial_couplings, joined
 from gwg_dist.graph import Graph
 from gwg_dist.spaces import Space
@@ -55,6 +55,9 @@ class IsingGraphEnergy(Energy):
     def forward(self, x: Tensor) -> Tensor:
         s = 2 * x - 1
         return -(s[:, self.ends[0]] * s[:, self.ends[1]]) @ self.coupling - s @ self.bias
+
+    def pair_weights(self) -> PairWeights:
+        return PairWeights(self.coupling)
 
     def structure(self) -> SparsePairs:
         """f = sum_(i,j) J_ij s_i s_j + b^T s with s = 2x - 1."""

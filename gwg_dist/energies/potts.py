@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from gwg_dist.energies.base import Energy, rate_of_pairs
+from gwg_dist.energies.base import Energy, PairWeights, rate_of_pairs
 from gwg_dist.energies.upper import upper_form
 from gwg_dist.spaces import Space
 from gwg_dist.structure import DensePairs, symmetric
@@ -66,6 +66,9 @@ class PottsEnergy(Energy):
     def site_slopes(self, x: Tensor) -> Tensor:
         """-∇E(x) = J x + h, differentiable in the weights."""
         return (x.flatten(1) @ self.coupling + self.field).view_as(x)
+
+    def pair_weights(self) -> PairWeights:
+        return PairWeights(self.pairs, self.space.width)
 
     def structure(self) -> DensePairs:
         """f = x^T J x / 2 + h^T x."""

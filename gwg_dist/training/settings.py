@@ -16,7 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from torch.optim import Optimizer
 
-from gwg_dist.callbacks import Adaptation, AISLikelihood, AveragedWeights, DivergenceGuard, Pace
+from gwg_dist.callbacks import Adaptation, AISLikelihood, AveragedWeights, DivergenceGuard, Pace, Regularisation, Stop
 from gwg_dist.chains import ChainSource
 from gwg_dist.data import DiscreteData
 from gwg_dist.data.paths import named_data, with_absolute_paths
@@ -157,6 +157,8 @@ def build_parser(prog: str = "python -m gwg_dist.fit", description: str | None =
     parser.add_class_arguments(AveragedWeights, "ema")
     parser.add_class_arguments(DivergenceGuard, "guard")
     parser.add_class_arguments(Adaptation, "adaptation")
+    parser.add_class_arguments(Regularisation, "regularisation")
+    parser.add_class_arguments(Stop, "stop")
     parser.add_class_arguments(Pace, "pace", skip=_chosen("pace"))
     parser.add_class_arguments(
         Trainer,

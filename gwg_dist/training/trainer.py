@@ -95,6 +95,7 @@ def callbacks_of(
     theirs = _listed(settings.pop("callbacks", None))
     return [
         SameStart(start),
+        objects.regularisation,
         objects.guard,
         objects.adaptation,
         KernelChange(),
@@ -103,6 +104,7 @@ def callbacks_of(
         TrainingMetrics(every),
         CouplingError(every),
         objects.evaluation,
+        objects.stop,
         SamplePictures(folder, every=config.pictures_every),
         *theirs,
         *callbacks,
