@@ -24,7 +24,7 @@ def sample(
     device: str | None = None,
     trust: str = "",
 ) -> Path:
-    """Write ``num`` samples as integers to an .npz, as a picture beside it, and as text where points are text.
+    """Write ``num`` samples as integers to an .npz, and beside it as a picture, as text, or in the words of a table.
 
     Args:
         run: folder of the run.

@@ -87,6 +87,9 @@ class DiscreteData(LightningDataModule, ABC):
     has_lines: bool = False
     """Whether people read its points as lines of text, see ``lines``."""
 
+    beside: str = ""
+    """The suffix of a file, written by ``write_file`` beside an .npz of samples; "" writes none."""
+
     def __init__(self, space: Space, *, batch_size: int = 100) -> None:
         super().__init__()
         if batch_size < 1:

@@ -1,6 +1,6 @@
 """What the numbers of a file mean: how arrays become points of a space.
 
-What is found out about them is said, one note each. Not implemented: sites with different numbers of categories.
+What is found out about them is said, one note each. Columns with categories of their own: see categories.py.
 """
 
 from __future__ import annotations

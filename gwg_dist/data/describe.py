@@ -18,6 +18,7 @@ def describe(data: DiscreteData) -> list[str]:
     space = data.space
     shape = "x".join(map(str, space.shape))
     kind = "binary" if space.num_categories == 2 else f"{space.num_categories}-category"
+    kind = f"{min(space.sizes)}- to {kind}" if space.is_ragged else kind
     sizes = zip((len(part) for part in data.splits), ("training", "validation", "test"), strict=True)
     line = f"data: {sum(map(len, points)):,} points of {shape} {kind} sites ("
     line += ", ".join(f"{size:,} {name}" for size, name in sizes) + ")"

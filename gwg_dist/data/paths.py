@@ -94,11 +94,16 @@ def suffixes() -> list[str]:
 
 def with_absolute_paths(spec: Namespace) -> None:
     """Make the paths in the settings of a data set absolute."""
-    module, _, name = spec.class_path.rpartition(".")
     settings = spec.get("init_args") or {}
-    for key in getattr(import_module(module), name).paths:
+    for key in class_of(spec).paths:
         if settings.get(key) is not None:
             settings[key] = absolute(settings[key])
+
+
+def class_of(spec: Namespace) -> type[DiscreteData]:
+    """The class that the settings of a data set name."""
+    module, _, name = spec.class_path.rpartition(".")
+    return getattr(import_module(module), name)
 
 
 def absolute(path: str) -> str:

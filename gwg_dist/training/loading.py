@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from gwg_dist.callbacks import adapt
 from gwg_dist.data import DiscreteData, Splits
+from gwg_dist.data.paths import class_of
 from gwg_dist.module import EBMModule
 from gwg_dist.spaces import Space, read_space
 from gwg_dist.tools.errors import InputError
@@ -61,8 +61,8 @@ def load_run(run: str | Path, checkpoint: str = "best", *, device: str | None = 
     path, contents = newest_checkpoint(path)
     batch_size = config.data.get("init_args.batch_size") or 1
     data = _DataOfRun(stored_space(contents), lambda: instantiate_data(parser, config), batch_size=batch_size)
-    room, _, name = config.data.class_path.rpartition(".")
-    data.has_lines = getattr(sys.modules[room], name).has_lines  # the parser has imported it
+    kind = class_of(config.data)
+    data.beside, data.has_lines = kind.beside, kind.has_lines
     objects = instantiate(parser, config, data=data)
     module: EBMModule = objects.model
     load_weights(module, contents)

@@ -59,6 +59,10 @@ def sample_run(
     with replacing(path) as beside, open(beside, "wb") as file:
         np.savez_compressed(file, x=codes.numpy().reshape(num, *module.space.shape), f=chain.state.f.cpu().numpy())
     say(f"{num} samples, acceptance {float(chain.accept_prob.mean()):.2f}, written to {path}")
+    if loaded.data.beside:
+        words = path.with_suffix(loaded.data.beside)
+        loaded.data.write_file(words, codes, [str(n + 1) for n in range(num)])
+        say(f"as the data are written: {words}")
     picture = path.with_suffix(".png")
     if save_grid(codes, module.space, picture):
         say(f"picture: {picture}")

@@ -287,7 +287,7 @@ STRANGE: list[tuple[str, Callable[[Path], None], str]] = [
     ("zero.npy", text_file(b""), "zero.npy is damaged"),
     ("greedy.npy", text_file(b"\x93NUMPY\x01\x00v\x00{'descr': '|u1', 'fortran_order': False, "
                              b"'shape': (99999999999999, 9), }".ljust(128) + b"\n"), "greedy.npy"),
-    ("notes.md", text_file("hello"), "is of no kind that is read: .npz, .npy, .csv, .tsv, .fasta"),
+    ("notes.md", text_file("hello"), "is of no kind that is read: .npz, .npy, .txt, .csv, .tsv, .parquet, .fasta"),
     ("notes.txt", text_file("hello"), "notes.txt has 5 characters, at least three windows of 64 are needed"),
     ("empty.csv", text_file(""), "is empty"),
     ("blank.csv", text_file("\n\n"), "is empty"),
