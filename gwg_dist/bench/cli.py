@@ -21,7 +21,7 @@ from gwg_dist.tools.files import write_json
 from gwg_dist.tools.provenance import has_bfloat16, provenance
 from gwg_dist.tools.terminal import console, make_progress, quiet, say, track
 
-DDP, LAG, RECIPE, THREADS, TRAINING = "ddp", "lag", "recipe", "threads", "training"
+DDP, INFERENCE, LAG, RECIPE, THREADS, TRAINING = "ddp", "inference", "lag", "recipe", "threads", "training"
 TABLE_WIDTH = 160
 
 
@@ -48,8 +48,9 @@ def bench(
         sweep: step time against chains, sites and categories instead, with a plot beside the JSON.
         only: rows whose name contains this, in any case; "ddp" times one process against two, "recipe" trains by all
             defaults on a dozen kinds of data, "lag" trains for minutes to see whether the lag predicts failure,
-            "training" trains with several kernels, to see what a gradient buys with each, "threads" times the kernels
-            in C with one thread and with two, on the wall.
+            "training" trains with several kernels, to see what a gradient buys with each, "inference" learns couplings
+            of Ising models from their samples with several kernels, "threads" times the kernels in C with one thread
+            and with two, on the wall.
         num_chains: chains in a batch.
         rounds: alternations.
         backend: of our side, see ``gwg_dist.samplers.plan_chains``.
@@ -78,6 +79,11 @@ def bench(
         from gwg_dist.bench.ddp import weak_scaling
 
         return written({"machine": provenance(where), "ddp": weak_scaling(quick=quick)}, path)
+    if only.lower() == INFERENCE:
+        from gwg_dist.bench.inference import inference
+
+        found = [learnt._asdict() for learnt in inference(quick=quick)]
+        return written({"machine": provenance(where), "inference": found}, path)
     if only.lower() == LAG:
         from gwg_dist.bench.lag import lag_study
 

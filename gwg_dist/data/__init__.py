@@ -9,6 +9,7 @@ from gwg_dist.data.digits import Digits
 from gwg_dist.data.images import Images
 from gwg_dist.data.ising import IsingSamples
 from gwg_dist.data.mnist import MNIST
+from gwg_dist.data.synthetic import ModelSamples
 from gwg_dist.data.tables import Table
 from gwg_dist.data.text import Text
 
@@ -21,6 +22,7 @@ __all__ = [
     "DiscreteData",
     "Images",
     "IsingSamples",
+    "ModelSamples",
     "Splits",
     "Table",
     "Text",

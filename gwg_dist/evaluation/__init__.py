@@ -19,6 +19,7 @@ from gwg_dist.evaluation.contacts import (
 from gwg_dist.evaluation.distances import category_frequencies, marginal_rmse, mmd_squared
 from gwg_dist.evaluation.exact import exact_log_prob, exact_log_z, unnormalised_log_prob
 from gwg_dist.evaluation.hidden import hidden_log_z, num_hidden_units
+from gwg_dist.evaluation.information import coupling_bound
 from gwg_dist.evaluation.likelihood import Likelihood, log_likelihood
 from gwg_dist.evaluation.mixing import (
     Estimate,
@@ -77,6 +78,7 @@ __all__ = [
     "collapse_warning",
     "contact_precision",
     "contact_scores",
+    "coupling_bound",
     "describe",
     "ess",
     "exact_log_prob",
