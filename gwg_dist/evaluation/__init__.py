@@ -33,6 +33,7 @@ from gwg_dist.evaluation.mixing import (
 )
 from gwg_dist.evaluation.pilot import pilot_path
 from gwg_dist.evaluation.reverse import ReverseResult, reverse_ais
+from gwg_dist.evaluation.smc import SMCResult, smc
 from gwg_dist.evaluation.statistics import (
     Agreement,
     PairStatistics,
@@ -58,6 +59,7 @@ __all__ = [
     "PairStatistics",
     "Precision",
     "ReverseResult",
+    "SMCResult",
     "TunedPath",
     "Unfinished",
     "agreement",
@@ -98,6 +100,7 @@ __all__ = [
     "ranked_pairs",
     "reverse_ais",
     "set_aside",
+    "smc",
     "split_rhat",
     "summarize",
     "take_up",
