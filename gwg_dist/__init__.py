@@ -4,7 +4,8 @@ The package is built in floors. Imports point down only, parts of one floor do n
 what ``tests/house/test_architecture.py`` reads:
 
     __main__                                                    the table of verbs
-    fit, evaluate, sample, couplings, score, complete, compare, tune, bench, launch, doctor, runs  the verbs; Python
+    couplings, score, complete, export, import                  verbs that ask a run
+    fit, evaluate, sample, compare, tune, bench, launch, doctor, runs    the other verbs, and runs from Python
     training                                                    a run on disk and on machines
     callbacks                                                   what happens around an iteration
     module, testing                                             the method on one page; checks for parts of your own
