@@ -13,7 +13,7 @@ import os
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -23,7 +23,8 @@ from gwg_dist.tools.cache import cache_folder, is_private, keeping
 
 WORD = 64  # sites that are compared at once
 BLOCK = 2**14  # sequences a row is compared with; their bits stay in a core's cache
-MAX_LINKS = 2**21  # that are held before they are made a forest
+MAX_LINKS = 2**18  # that are held before it is looked which of them hang together
+SPARSE = 4  # where more than one in so many is a candidate, all are compared at all sites
 MAX_PAIRS = 2**16  # candidates that are looked at together
 MANY = 5_000  # sequences whose comparison is worth a file
 
@@ -88,7 +89,7 @@ def _compared(codes: np.ndarray, near: int, linked: int) -> Alike:
         counts, links = np.ones(num, dtype=np.int64), _Links(num)
         for more, block_links in parts:
             counts += more
-            links.add(*block_links.ends)
+            links.add(np.arange(num), block_links.join())
     return Alike(counts, links.clusters())
 
 
@@ -109,40 +110,47 @@ def _block(bits: np.ndarray, ends: tuple[int, int], near: int, linked: int) -> t
     """The sequences between two ``ends`` against all before them: how many are near each, and the links."""
     num = bits.shape[2]
     counts, links = np.zeros(num, dtype=np.int64), _Links(num)
-    for rows, columns in _candidates(bits, *ends, max(near, linked)):
-        differences = _differences(bits[:, :, rows], bits[:, :, columns])
+    for rows, columns, differences in _alike_pairs(bits, *ends, max(near, linked)):
         for side in (rows, columns):
             counts += np.bincount(side[differences <= near], minlength=num)
         links.add(rows[differences <= linked], columns[differences <= linked])
     return counts, links
 
 
-def _candidates(bits: np.ndarray, start: int, end: int, most: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of a sequence of the block and one before it that differ at ``most`` of the first sites, as ``(n,)`` each.
+def _alike_pairs(
+    bits: np.ndarray, start: int, end: int, most: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Pairs of a sequence of the block and one before it, which they are, and at how many sites they differ.
 
-    Their first sites are so many words that others can be told by them.
+    All pairs that differ at ``most`` sites are among them. Each array is ``(n,)``.
     """
     lead = min(most // WORD + 1, len(bits))
-    block = np.ascontiguousarray(bits[:lead, :, start:end])
-    spare, close = np.empty((2, end - start), dtype=np.uint64), np.empty(end - start, dtype=bool)
-    rows, columns, held = [], [], 0
+    block, each = np.ascontiguousarray(bits[:, :, start:end]), np.ascontiguousarray(bits.T)
+    spare = np.empty((2, end - start), dtype=np.uint64)
+    judged, candidates, held = [], [], 0
     for row in range(end - 1):
         first = max(row + 1 - start, 0)
-        total = _word_differences(block[0, :, first:], bits[0, :, row], spare[:, first:])
-        for word in range(1, lead):
-            total = total + _word_differences(block[word, :, first:], bits[word, :, row], spare[:, first:]).astype(
-                np.uint16
-            )
-        found = np.flatnonzero(np.less_equal(total, most, out=close[first:]))
-        if len(found):
-            rows.append(np.full(len(found), row))
-            columns.append(found + (start + first))
-            held += len(found)
-        if held > MAX_PAIRS:
-            yield np.concatenate(rows), np.concatenate(columns)
-            rows, columns, held = [], [], 0
-    if held:
-        yield np.concatenate(rows), np.concatenate(columns)
+        total = np.zeros(end - start - first, dtype=np.uint8 if lead == 1 else np.uint16)
+        for word in range(lead):
+            total += _word_differences(block[word, :, first:], bits[word, :, row], spare[:, first:])
+        found = np.flatnonzero(total <= most)
+        if SPARSE * len(found) > len(total):
+            total = total.astype(np.uint16)
+            for word in range(lead, len(bits)):
+                total += _word_differences(block[word, :, first:], bits[word, :, row], spare[:, first:])
+            found = np.flatnonzero(total <= most)
+            judged.append((np.full(len(found), row), found + (start + first), total[found]))
+        elif len(found):
+            candidates.append((np.full(len(found), row), found + (start + first)))
+        held += len(found)
+        if held > MAX_PAIRS or row == end - 2:
+            if judged:
+                rows, columns, differences = (np.concatenate(part) for part in zip(*judged, strict=True))
+                yield rows, columns, differences
+            if candidates:
+                rows, columns = (np.concatenate(part) for part in zip(*candidates, strict=True))
+                yield rows, columns, _differences(each[rows], each[columns])
+            judged, candidates, held = [], [], 0
 
 
 def _word_differences(block: np.ndarray, row: np.ndarray, spare: np.ndarray) -> np.ndarray:
@@ -156,39 +164,45 @@ def _word_differences(block: np.ndarray, row: np.ndarray, spare: np.ndarray) -> 
 
 
 def _differences(these: np.ndarray, those: np.ndarray) -> np.ndarray:
-    """At how many sites two lists of sequences ``(words, bits, n)`` differ, ``(n,)`` int64."""
-    return np.bitwise_count(np.bitwise_or.reduce(these ^ those, axis=1)).sum(0, dtype=np.int64)
+    """At how many sites two lists of sequences ``(n, bits, words)`` differ, ``(n,)`` uint16."""
+    differ = these[:, 0] ^ those[:, 0]
+    for bit in range(1, these.shape[1]):
+        differ |= these[:, bit] ^ those[:, bit]
+    total = np.zeros(len(differ), dtype=np.uint16)
+    for word in np.bitwise_count(differ).T:
+        total += word
+    return total
 
 
-@dataclass(eq=False)
 class _Links:
-    """Links between ``num`` sequences, of which only a forest is kept where they become many."""
+    """Links between ``num`` sequences, of which those that join no others are forgotten."""
 
-    num: int
-    held: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
-    size: int = 0
+    def __init__(self, num: int) -> None:
+        self.labels = np.arange(num)  # one for all that are known to hang together
+        self.held: list[tuple[np.ndarray, np.ndarray]] = []
+        self.size = 0
 
     def add(self, ends: np.ndarray, others: np.ndarray) -> None:
-        if not len(ends):
-            return
-        self.held.append((ends, others))
-        self.size += len(ends)
+        ends, others = self.labels[ends], self.labels[others]
+        new = ends != others
+        self.held.append((ends[new], others[new]))
+        self.size += int(np.count_nonzero(new))
         if self.size > MAX_LINKS:
-            clusters = self.clusters()
-            _, firsts = np.unique(clusters, return_index=True)
-            self.held, self.size = [(np.arange(self.num), firsts[clusters])], self.num
+            self.join()
 
-    @property
-    def ends(self) -> tuple[np.ndarray, np.ndarray]:
-        if not self.held:
-            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-        ends, others = zip(*self.held, strict=True)
-        return np.concatenate(ends), np.concatenate(others)
+    def join(self) -> np.ndarray:
+        """The label of each, ``(num,)``: the number of one that it hangs together with, of all the same."""
+        if self.size:
+            ends, others = (np.concatenate(side) for side in zip(*self.held, strict=True))
+            num = len(self.labels)
+            graph = coo_array((np.ones(len(ends), dtype=bool), (ends, others)), shape=(num, num))
+            components = connected_components(graph, directed=False)[1]
+            firsts = np.unique(components, return_index=True)[1]
+            self.labels = firsts[components][self.labels]
+        self.held, self.size = [], 0
+        return self.labels
 
     def clusters(self) -> np.ndarray:
-        """The number of the connected component of each, ``(num,)`` int64, in the order of first members."""
-        ends, others = self.ends
-        graph = coo_array((np.ones(len(ends), dtype=bool), (ends, others)), shape=(self.num, self.num))
-        _, labels = connected_components(graph, directed=False)
-        _, firsts, inverse = np.unique(labels, return_index=True, return_inverse=True)
+        """The number of the cluster of each, ``(num,)`` int64, in the order of first members."""
+        _, firsts, inverse = np.unique(self.join(), return_index=True, return_inverse=True)
         return np.argsort(np.argsort(firsts))[inverse].astype(np.int64)
