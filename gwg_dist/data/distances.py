@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gwg_dist.data.files import existing, read_arrays
+from gwg_dist.data.structures import structure_distances
 from gwg_dist.tools.errors import InputError
 
 KINDS = ("cb", "heavy")
@@ -30,7 +31,7 @@ def read_distances(
         path: an .npz with an array dist_cb or dist_heavy or of one array alone, an .npy, a .csv of L lines of L
             numbers, or a structure as PDB or mmCIF, plain or compressed by gzip.
         num_sites: L.
-        chain: name of the structure's chain; None takes the one that fits ``sequence`` best.
+        chain: name of the structure's chain; None takes the one that is most like ``sequence``.
         sequence: the family's member of L letters and gaps that the chain is aligned to; a structure needs it.
         kind: "cb", between Cβ (Cα of glycine, C1' of nucleotides), or "heavy", the smallest between two atoms that are
             no hydrogen.
@@ -43,8 +44,15 @@ def read_distances(
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     found = existing(path, name)
-    is_array = found.suffix.lower() in ARRAYS
-    matrix = _of_arrays(found, kind, name) if is_array else _of_table(found, name)
+    suffix = found.suffix.lower()
+    if suffix in ARRAYS:
+        matrix = _of_arrays(found, kind, name)
+    elif suffix in TABLES:
+        matrix = _of_table(found, name)
+    elif sequence is None:
+        raise InputError(f"{name}: {found} is read as a structure, which needs a sequence to align its chain to")
+    else:
+        matrix = structure_distances(found, sequence, chain=chain, kind=kind, name=name)
     return _checked(matrix, num_sites, f"{name}: {found}")
 
 
@@ -68,7 +76,7 @@ def _of_arrays(path: Path, kind: str, name: str) -> np.ndarray:
 
 
 def _of_table(path: Path, name: str) -> np.ndarray:
-    delimiter = TABLES.get(path.suffix.lower(), ",")
+    delimiter = TABLES[path.suffix.lower()]
     try:
         return np.loadtxt(path, delimiter=delimiter, ndmin=2, comments="#")
     except (ValueError, OSError) as error:
