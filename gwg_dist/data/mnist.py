@@ -1,4 +1,4 @@
-"""MNIST as binary images of 28x28: 50,000 training, 10,000 validation, 10,000 test.
+"""MNIST and Fashion-MNIST, images of 28x28: 50,000 training, 10,000 validation, 10,000 test.
 
 The last 10,000 of the published training images are the validation set. Files are taken from ``root`` where they are,
 and downloaded into it where they are not.
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gwg_dist.data.base import DiscreteData, Splits, binarize, check_binarization
 from gwg_dist.data.files import read_arrays
-from gwg_dist.spaces import Binary
+from gwg_dist.spaces import Binary, Categorical
 from gwg_dist.tools.errors import InputError
 
 NUM_VALIDATION = 10_000
@@ -25,6 +25,11 @@ IDX_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 IDX_FILES: dict[str, str | None] = {
     "train-images-idx3-ubyte.gz": "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873",
     "t10k-images-idx3-ubyte.gz": "md5:9fb629c4189551a2d022fa330f9573f3",
+}
+FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+FASHION_FILES: dict[str, str | None] = {
+    "train-images-idx3-ubyte.gz": "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "t10k-images-idx3-ubyte.gz": "md5:bef4ecab320f06d8554ea6380940ec79",
 }
 PUBLISHED_URL = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"
 PUBLISHED_FILES = {
@@ -62,24 +67,65 @@ class MNIST(DiscreteData):
     def load(self) -> Splits:
         if self.binarization == "published":
             return Splits(*(_read_amat(self.root / name, rows) for name, rows in PUBLISHED_FILES.items()))
-        archive = self._archive()
-        if archive is not None:
-            arrays = read_arrays(archive, "data.root")
-            train, test = (_images(arrays, field, archive) for field in ("x_train", "x_test"))
-        else:
-            train, test = (_read_idx(self.root / name) for name in IDX_FILES)
-        if len(train) <= NUM_VALIDATION:
-            raise InputError(f"data.root: {self.root} has {len(train)} training images, more than 10000 are expected")
-        if train.shape[1] != self.space.num_sites or test.shape[1] != self.space.num_sites:
-            raise InputError(f"data.root: the images of {self.root} must have {self.space.num_sites} pixels")
-        parts = (train[:-NUM_VALIDATION], train[-NUM_VALIDATION:], test)
+        parts = _levels(self.root, self._archive())
         return binarize(Splits(*(part.float() / 255 for part in parts)), self.binarization)
 
     def _archive(self) -> Path | None:
-        if self.root.suffix == ".npz":
-            return self.root
-        archive = self.root / "mnist.npz"
-        return archive if archive.is_file() else None
+        return _archive(self.root, "mnist.npz")
+
+
+class FashionMNIST(DiscreteData):
+    """Articles of clothing as images of 28x28 (Xiao, Rasul and Vollgraf, 2017): 50,000, 10,000 and 10,000 images.
+
+    Args:
+        batch_size: images in an iteration, on all ranks together.
+        binarization: "dynamic", "static", "threshold", or "none" for the 256 grey levels as categories.
+        root: a folder with fashion_mnist.npz (x_train, x_test) or the gzipped idx files, or a .npz itself; what it
+            lacks is downloaded into it. The files have the names of those of MNIST: give each set its own folder.
+    """
+
+    paths: ClassVar[tuple[str, ...]] = ("root",)
+
+    def __init__(
+        self, *, batch_size: int = 100, binarization: str = "dynamic", root: str = "data/fashion_mnist"
+    ) -> None:
+        check_binarization(binarization, "none")
+        space = Categorical((28, 28), 256) if binarization == "none" else Binary((28, 28))
+        super().__init__(space, batch_size=batch_size)
+        self.binarization = binarization
+        self.root = Path(root)
+
+    def prepare_data(self) -> None:
+        if self._archive() is None:
+            _download(self.root, FASHION_URL, FASHION_FILES)
+
+    def load(self) -> Splits:
+        parts = _levels(self.root, self._archive())
+        if self.binarization == "none":
+            return Splits(*parts)
+        return binarize(Splits(*(part.float() / 255 for part in parts)), self.binarization)
+
+    def _archive(self) -> Path | None:
+        return _archive(self.root, "fashion_mnist.npz")
+
+
+def _levels(root: Path, archive: Path | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Grey levels ``(N, 784)`` uint8 of the three splits: the last 10,000 training images are for validation."""
+    if archive is not None:
+        arrays = read_arrays(archive, "data.root")
+        train, test = (_images(arrays, field, archive) for field in ("x_train", "x_test"))
+    else:
+        train, test = (_read_idx(root / name) for name in IDX_FILES)
+    if len(train) <= NUM_VALIDATION:
+        raise InputError(f"data.root: {root} has {len(train)} training images, more than 10000 are expected")
+    return train[:-NUM_VALIDATION], train[-NUM_VALIDATION:], test
+
+
+def _archive(root: Path, name: str) -> Path | None:
+    if root.suffix == ".npz":
+        return root
+    archive = root / name
+    return archive if archive.is_file() else None
 
 
 def _images(arrays: dict[str, np.ndarray], field: str, path: Path) -> Tensor:
@@ -128,5 +174,5 @@ def _download(root: Path, url: str, files: dict[str, str | None]) -> None:
         except Exception as error:
             raise InputError(
                 f"data.root: {root} lacks {name} and it could not be downloaded ({error}); put it there, or point "
-                "data.root at a folder with mnist.npz"
+                "data.root at an .npz with x_train and x_test"
             ) from error
