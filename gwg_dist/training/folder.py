@@ -8,6 +8,7 @@ metrics/           CSV, a file for every start of the run
 tensorboard/       the same for TensorBoard
 samples.png        chains of the buffer; samples/ITERATION.png over time
 results.json       the likelihoods that the closing table shows
+family.json        models of pairs of categories: statistics of samples beside those of the data; family.png shows them
 evaluation/        the likelihoods that ``evaluate`` found; *.partial.pt: an estimate that was stopped and waits
 """
 
@@ -29,7 +30,7 @@ CONFIG, RESULTS, EVALUATION = "config.yaml", "results.json", "evaluation"
 LAST, PREVIOUS, BEST, DAMAGED = "last.ckpt", "previous.ckpt", "best.ckpt", "damaged.ckpt"
 FILES = (CONFIG, RESULTS, LAST, PREVIOUS, BEST)
 JOB = ".job"  # holds what its launcher calls the job that began or went on with the run
-SHOWN = (RESULTS, "samples.png", "metrics", "tensorboard")
+SHOWN = (RESULTS, "family.json", "family.png", "samples.png", "metrics", "tensorboard")
 
 
 class Place(NamedTuple):

@@ -26,6 +26,7 @@ from gwg_dist.tools.files import replacing, surviving, write_json, write_tensors
 from gwg_dist.tools.provenance import provenance
 from gwg_dist.tools.terminal import console, make_progress, say
 from gwg_dist.training.checkpoints import newest_checkpoint, read_checkpoint
+from gwg_dist.training.family import write_family
 from gwg_dist.training.folder import BEST, EVALUATION, LAST, RESULTS, SHOWN
 from gwg_dist.training.loading import load_weights
 from gwg_dist.training.verdict import Training, Verdict, bits_per_dim, next_commands, tell_verdict
@@ -110,6 +111,8 @@ def report(
         values = assessment_json(assessment, module.space, checkpoint, path)
         values |= {"training": training._asdict(), "made by": provenance(trainer.strategy.root_device)}
         write_json(folder / RESULTS, values)
+    with surviving("samples beside the data"):
+        write_family(module, objects.data, checkpoint, folder)
     if assessment.collapsed:
         say(collapse_warning(assessment), "bold red")
     if path.name == LAST:
