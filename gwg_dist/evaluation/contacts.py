@@ -26,11 +26,14 @@ class PairModel(NamedTuple):
         couplings: J, ``(D, D, K, K)`` float64, J_ji the transpose of J_ij, zero for i = j.
         fields: h, ``(D, K)`` float64.
         constant: 0-d float64.
+        shares: what each category counts in a mean over a site's categories, ``(D, K)`` float64: 1 / K_i, 0 where there
+            is none; None: all alike.
     """
 
     couplings: Tensor
     fields: Tensor
     constant: Tensor
+    shares: Tensor | None = None
 
     def f(self, codes: Tensor) -> Tensor:
         """f at codes ``(N, D)``, ``(N,)`` nats."""
@@ -47,15 +50,18 @@ class PairModel(NamedTuple):
             J_ij(a, b) <- J_ij(a, b) - J_ij(., b) - J_ij(a, .) + J_ij(., .)
             h_i(a) <- h_i(a) - h_i(.) + sum_{j != i} (J_ij(a, .) - J_ij(., .))
 
-        A dot is the mean over the K categories. What is left over goes into the constant, so that f stays as it is at
-        every x. Of all gauges this one has the smallest sum of J^2 (Ekeberg et al., Physical Review E 87, 2013).
+        A dot is the mean over a site's categories; what stands where it has none becomes 0. What is left over goes into
+        the constant, so that f stays as it is at every x. Of all gauges this one has the smallest sum of J^2 (Ekeberg
+        et al., Physical Review E 87, 2013).
         """
-        couplings = zero_sum(self.couplings)
-        over_b = self.couplings.mean(3)
-        mean = over_b.mean(2)
-        fields = self.fields - self.fields.mean(1, keepdim=True) + (over_b - mean[:, :, None]).sum(1)
-        constant = self.constant + self.fields.mean(1).sum() + mean.sum() / 2
-        return PairModel(couplings, fields, constant)
+        shares = torch.full_like(self.fields, 1 / self.fields.shape[1]) if self.shares is None else self.shares
+        old = torch.where(shares > 0, self.fields, 0.0)
+        over_b = (self.couplings * shares[None, :, None]).sum(3)
+        mean = (over_b * shares[:, None]).sum(2)
+        fields = old - (old * shares).sum(1, keepdim=True) + (over_b - mean[:, :, None]).sum(1)
+        fields = torch.where(shares > 0, fields, 0.0)
+        constant = self.constant + (old * shares).sum() + mean.sum() / 2
+        return PairModel(zero_sum(self.couplings, shares), fields, constant, self.shares)
 
 
 class Precision(NamedTuple):
@@ -91,10 +97,20 @@ def pair_model(rows: Tensor, slope: Tensor, constant: Tensor, num_categories: in
     return PairModel(couplings.contiguous(), slope.view(-1, num_categories), constant.double())
 
 
-def zero_sum(couplings: Tensor) -> Tensor:
-    """Couplings ``(..., K, K)`` in the gauge where every row and every column sums to zero."""
-    rows = couplings - couplings.mean(-1, keepdim=True)
-    return rows - rows.mean(-2, keepdim=True)
+def zero_sum(couplings: Tensor, shares: Tensor | None = None) -> Tensor:
+    """Couplings ``(..., K, K)`` in the gauge where every row and every column sums to zero.
+
+    Args:
+        couplings: J; ``(D, D, K, K)`` where there are shares.
+        shares: as in ``PairModel``.
+    """
+    if shares is None:
+        rows = couplings - couplings.mean(-1, keepdim=True)
+        return rows - rows.mean(-2, keepdim=True)
+    of_a, of_b = shares[:, None, :, None], shares[None, :, None]
+    rows = couplings - (couplings * of_b).sum(-1, keepdim=True)
+    both = rows - (rows * of_a).sum(-2, keepdim=True)
+    return torch.where((of_a > 0) & (of_b > 0), both, 0.0)
 
 
 def frobenius(couplings: Tensor, *, without: int | None = None) -> Tensor:

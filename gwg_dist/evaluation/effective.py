@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gwg_dist.evaluation.contacts import PairModel, pair_model
+from gwg_dist.evaluation.contacts import PairModel, pair_model, zero_sum
 from gwg_dist.structure import Pairs, offered
 from gwg_dist.target import Target
 
@@ -22,7 +22,8 @@ def pairs_of(target: Target) -> PairModel | None:
     if not isinstance(structure, Pairs):
         return None
     dense = structure.dense()
-    return pair_model(dense.rows, dense.slope, dense.constant, target.space.num_categories)
+    model = pair_model(dense.rows, dense.slope, dense.constant, target.space.num_categories)
+    return model._replace(shares=target.space.uniform_probabilities().to(model.fields.device))
 
 
 def num_evaluations(num_points: int, num_sites: int, num_categories: int) -> int:
@@ -65,6 +66,10 @@ def effective_couplings(target: Target, codes: Tensor, *, advance: Callable[[int
         for i in range(num_sites - 1):
             later = site[i + 1 :].repeat_interleave(free)
             for a in range(free):
+                advance(done)
+                if a + 1 >= target.space.sizes[i]:  # the categories of this site come again
+                    done += len(later)
+                    continue
                 moved = x.clone()
                 moved[i] = others[i, a]
                 both = _f(target, _with(moved, later, others[i + 1 :].flatten())).view(-1, free) - here
@@ -72,8 +77,8 @@ def effective_couplings(target: Target, codes: Tensor, *, advance: Callable[[int
                 done += len(later)
                 advance(done)
     total = total / num
-    return PairModel(total + total.transpose(0, 1).transpose(2, 3), total.new_zeros(total.shape[1:3]),
-                     total.new_zeros(())).zero_sum().couplings  # fmt: skip
+    both = total + total.transpose(0, 1).transpose(2, 3)
+    return zero_sum(both, target.space.uniform_probabilities().to(both))
 
 
 def _with(x: Tensor, site: Tensor, category: Tensor) -> Tensor:

@@ -23,11 +23,12 @@ from gwg_dist.spaces import Binary, Categorical, Space
 
 
 def all_codes(space: Space) -> torch.Tensor:
-    return torch.cartesian_prod(*[torch.arange(space.num_categories)] * space.num_sites)
+    return torch.cartesian_prod(*map(torch.arange, space.sizes))
 
 
 @pytest.mark.parametrize("make", [
     lambda: PottsEnergy(Categorical(4, 3), scale=1.0),
+    lambda: PottsEnergy(Categorical(4, (2, 4, 3, 2)), scale=1.0),
     lambda: PottsEnergy(Binary(5), scale=1.0),
     lambda: IsingEnergy(Binary(5), scale=1.0),
 ])  # fmt: skip
@@ -40,6 +41,8 @@ def test_the_zero_sum_gauge_leaves_f_alone_at_every_point(make) -> None:
     codes = all_codes(energy.space)
     rows, slope, constant = energy.structure()
     model = pair_model(rows, slope, constant, energy.space.num_categories)
+    if isinstance(energy.space, Categorical):
+        model = model._replace(shares=energy.space.uniform_probabilities())
     f = Target(energy).f(energy.space.encode(codes, torch.float64))
     assert torch.allclose(model.f(codes), f, atol=1e-10)
     gauged = model.zero_sum()

@@ -18,12 +18,14 @@ def target_of(energy: Energy) -> Target:
     with torch.no_grad():
         for parameter in energy.parameters():
             parameter.add_(torch.randn_like(parameter))
-    reference = Reference(energy.space).fit(torch.rand(energy.space.num_sites, energy.space.num_categories).softmax(1))
+    random = torch.rand(energy.space.num_sites, energy.space.num_categories)
+    reference = Reference(energy.space).fit(energy.space.without_padding(random).softmax(1))
     return Target(energy.double(), reference.double())
 
 
 PAIRS = [
     lambda: PottsEnergy(Categorical(4, 3), scale=1.0),
+    lambda: PottsEnergy(Categorical(4, (2, 4, 3, 2)), scale=1.0),
     lambda: PottsEnergy(Binary(5)),
     lambda: IsingEnergy(Binary(5)),
     lambda: IsingGraphEnergy(Binary(5), edges=[(0, 1), (3, 1), (2, 4)]),
