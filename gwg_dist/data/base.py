@@ -172,6 +172,10 @@ class DiscreteData(LightningDataModule, ABC):
         """Distances between sites in Å, ``(D, D)``, nan where unknown; None where, as here, the data have none."""
         return None
 
+    def blanks(self) -> Tensor:
+        """The category of each site that stands for a missing cell, ``(D,)`` int64; -1 where, as here, none does."""
+        return torch.full((self.space.num_sites,), -1)
+
     def site_names(self) -> list[str]:
         """What the sites are called, ``D`` names: here their numbers from 1."""
         return [str(site + 1) for site in range(self.space.num_sites)]

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from gwg_dist.data.base import DiscreteData, Splits
-from gwg_dist.data.categories import Choice, Codebook, encoded
+from gwg_dist.data.categories import EMPTY, Choice, Codebook, encoded
 from gwg_dist.data.cells import DELIMITERS, Cells, is_number, read_cells, write_cells
 from gwg_dist.data.coding import Coded, Coding, code
 from gwg_dist.data.files import check_held_out, existing, read_arrays
@@ -130,6 +131,12 @@ class Table(DiscreteData):
             header, rows = self.book.header if self.book.named else [], self.book.decode(codes)
         with replacing(path) as beside:
             write_cells(beside, header, rows, delimiter=DELIMITERS[path.suffix.lower()][0])
+
+    def blanks(self) -> Tensor:
+        if self.book is None:
+            return super().blanks()
+        words = [self.book.words[site] for site in self.book.sites]
+        return torch.tensor([site.index(EMPTY) if EMPTY in site else -1 for site in words])
 
     def site_names(self) -> list[str]:
         if self.book is None:

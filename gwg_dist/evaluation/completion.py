@@ -7,12 +7,14 @@ worth.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from gwg_dist.draws import inverse_cdf
 from gwg_dist.evaluation.mixing import ess, split_rhat
@@ -25,6 +27,7 @@ from gwg_dist.target import Target
 MISSING = -1
 MAX_EXACT = 4096  # completions of a row that are enumerated
 BURN_IN = 4  # one part in so many of a run is left out
+STEEP = 1e4  # nats by which the reference bars a category
 LOOKS = 100  # times at which chains are looked at, after that
 
 
@@ -135,6 +138,32 @@ def complete(
             if progress is not None:
                 progress(done)
     return found.completion()
+
+
+def without_blanks(target: Target, blanks: Tensor) -> Target:
+    """p(x) given that no site is blank: completions of a model in which a missing cell is a category of its own.
+
+    The reference has probability 0 there, and the slope of its logarithm -10^4, so that a chain that stands there
+    leaves.
+
+    Args:
+        target: p.
+        blanks: the category of each site that is no answer, ``(D,)`` int64; -1 for none.
+    """
+    if not (blanks >= 0).any():
+        return target
+    space = target.space
+    barred = functional.one_hot(blanks.clamp(min=0), space.num_categories).bool() & (blanks >= 0)[:, None]
+    reference = copy.deepcopy(target.reference) if target.reference is not None else Reference(space)
+    barred = barred.to(reference.probs.device)
+    probs = reference.probs.masked_fill(barred, 0.0)
+    reference.probs.copy_(probs / probs.sum(1, keepdim=True))
+    weights, constant = space.linear_form(reference.probs.log().clamp(min=-STEEP))
+    reference.weights.copy_(weights)
+    reference.constant.copy_(constant)
+    barring = Target(target.energy, reference, space=space)
+    barring.mixed_precision = target.mixed_precision
+    return barring
 
 
 class _Found:

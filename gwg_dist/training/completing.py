@@ -12,8 +12,9 @@ from torch import Tensor
 
 from gwg_dist.data import DiscreteData
 from gwg_dist.evaluation.baselines import commonest, judge, logistic
-from gwg_dist.evaluation.completion import MISSING, ChainSettings, Completion, complete
+from gwg_dist.evaluation.completion import MISSING, ChainSettings, Completion, complete, without_blanks
 from gwg_dist.pictures import save_filled
+from gwg_dist.samplers import Target
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.seeding import make_generator
 from gwg_dist.tools.terminal import console, make_progress, say, track
@@ -50,6 +51,8 @@ def complete_run(
     loaded = load_run(run, checkpoint, device=device, trust=trust)
     data, module = loaded.data, loaded.module
     original, names = points_of(data, file, missing_as=MISSING)
+    original = original.masked_fill(original == data.blanks(), MISSING)
+    target = without_blanks(module.target, data.blanks())
     given = with_holes(original, hide, sites_named(mask, data.site_names()), seed)
     if not bool((given == MISSING).any()):
         raise InputError(f"file: nothing is missing in {file}: --mask=SITES or --hide=0.2 makes holes")
@@ -67,13 +70,13 @@ def complete_run(
     generator = make_generator(seed, "complete", device=module.device)
     with make_progress() as progress, track(progress, "completing", len(given)) as advance:
         found = complete(
-            module.target, given, generator=generator, kernel=module.sampler.annealed(), settings=settings,
+            target, given, generator=generator, kernel=module.sampler.annealed(), settings=settings,
             progress=advance,
         )  # fmt: skip
     tell_completion(found, settings)
     write_completion(found, data, path, what, names)
     say(f"{what} of {len(given)} points, written to {path}")
-    compare_with_truth(loaded, found, original, seed)
+    compare_with_truth(loaded, target, found, original, seed)
     show_completion(found, original, data, path)
     return path
 
@@ -140,14 +143,15 @@ def marginal_rows(found: Completion, data: DiscreteData, names: list[str]) -> It
             yield names[row], sites[site], name, prob
 
 
-def compare_with_truth(loaded: LoadedRun, found: Completion, original: Tensor, seed: int) -> None:
+def compare_with_truth(loaded: LoadedRun, target: Target, found: Completion, original: Tensor, seed: int) -> None:
     """Print how well hidden cells whose truth is known are foretold, beside what needs no model."""
     truth = original[found.cells[:, 0], found.cells[:, 1]]
     known = truth != MISSING
     if not bool(known.any()):
         return
     cells, truth = found.cells[known], truth[known]
-    guesses = {"model": found.probs[known], "commonest category": commonest(loaded.module.reference.probs.cpu(), cells)}
+    reference = target.reference or loaded.module.reference
+    guesses = {"model": found.probs[known], "commonest category": commonest(reference.probs.cpu(), cells)}
     try:
         train = loaded.data.splits.train
         regression = None if train.is_floating_point() else logistic(
@@ -159,7 +163,8 @@ def compare_with_truth(loaded: LoadedRun, found: Completion, original: Tensor, s
         if regression is None:
             say("no logistic regression: too many sites and categories, or points that are drawn anew in every batch")
         else:
-            guesses["logistic regression"] = regression
+            barred = regression.masked_fill(reference.probs.cpu()[cells[:, 1]] == 0, 0.0)
+            guesses["logistic regression"] = barred / barred.sum(1, keepdim=True)
     table = Table(title=f"{len(cells)} hidden cells", title_justify="left", pad_edge=False)
     for column in ("", "accuracy", "±", "log p(truth), nats"):
         table.add_column(column, justify="right" if column else "left")

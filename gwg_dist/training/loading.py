@@ -111,6 +111,9 @@ class _DataOfRun(DiscreteData):
     def distances(self) -> Tensor | None:
         return self._reader().distances
 
+    def blanks(self) -> Tensor:
+        return self._reader().blanks()
+
     def site_names(self) -> list[str]:
         return self._reader().site_names()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gwg_dist import fit, sample
+from gwg_dist import complete, fit, sample
 from gwg_dist.data import Table, describe
 from gwg_dist.data.cells import read_cells
 from gwg_dist.data.paths import named_data
@@ -38,6 +38,7 @@ def test_every_column_has_categories_of_its_own_in_sorted_order(tmp_path: Path) 
     assert codes.tolist() == [[2, 1, 2], [1, 0, 1], [2, 2, 0], [0, 1, 2], [2, 1, 1]]
     assert names == ["1", "2", "3", "4", "5"]
     assert data.encode_file(path, missing_as=-1)[0][:, 2].tolist() == [-1, 1, 0, -1, 1]
+    assert data.blanks().tolist() == [-1, -1, 2]
     assert everything(data) == sorted(
         [["red", "4", ""], ["green", "2", "sea"], ["red", "10", "land"], ["blue", "4", ""], ["red", "4", "sea"]]
     )
@@ -194,3 +195,10 @@ def test_a_run_writes_samples_in_the_words_of_its_table(tmp_path: Path, capsys: 
     data = Table(path, batch_size=1)
     with np.load(run / "samples-4.npz") as file:
         assert np.array_equal(data.encode_file(run / "samples-4.csv")[0], file["x"])
+    (tmp_path / "holes.csv").write_text("home,colour,legs\n?,red,4\nsea,,\n")
+    complete.main([str(run), str(tmp_path / "holes.csv"), "--checkpoint=last", f"--out={tmp_path / 'full.csv'}"])
+    header, *rows = (tmp_path / "full.csv").read_text().splitlines()
+    assert header == "colour,legs,home"
+    assert all(cell for row in rows for cell in row.split(",")), "an empty cell is no answer"
+    assert rows[0].startswith("red,4,")
+    assert rows[1].endswith(",sea")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gwg_dist.evaluation.completion import ChainSettings, complete, mixing_of
+from gwg_dist.evaluation.completion import ChainSettings, complete, mixing_of, without_blanks
 from gwg_dist.samplers import DMALA, Gibbs, Kernel
 from gwg_dist.target import Target
 from tests.support.kernels import SPACES, exact_pi, make_target
@@ -45,6 +45,30 @@ def test_few_completions_are_enumerated(name: str) -> None:
     for (row, site), probs in zip(found.cells.tolist(), found.probs, strict=True):
         share = torch.bincount(found.samples[:, row, site], minlength=target.space.num_categories) / 4000
         assert float((share - probs).abs().max()) < 5 * (0.25 / 4000) ** 0.5
+
+
+@pytest.mark.parametrize("max_exact", [4096, 1], ids=["enumerated", "chains"])
+@pytest.mark.parametrize("name", SPACES)
+def test_a_blank_is_no_answer(name: str, max_exact: int) -> None:
+    """p(x_missing | x_given) is that of the model, given that no site is blank."""
+    target = make_target(SPACES[name], strength=0.4)
+    blanks = torch.tensor([-1 if site == 1 else size - 1 for site, size in enumerate(target.space.sizes)])
+    codes, pi = target.space.all_codes().long(), exact_pi(target, 1.0)
+    row = torch.zeros(1, target.space.num_sites).long()
+    row[:, :3] = -1
+    law = pi * ((codes == row) | (row < 0)).all(1) * (codes != blanks).all(1)
+    right = torch.stack(
+        [torch.stack([(law * (codes[:, site] == k)).sum() for k in range(target.space.num_categories)]) / law.sum()
+         for site in range(3)]
+    )  # fmt: skip
+    barring = without_blanks(target, blanks)
+    settings = ChainSettings(400, 100 if max_exact == 1 else 16)
+    found = complete(barring, row, generator=torch.Generator().manual_seed(1), settings=settings, max_exact=max_exact)
+    tolerance = 0.04 if max_exact == 1 else 1e-9
+    torch.testing.assert_close(found.probs, right, atol=tolerance, rtol=0)
+    assert (found.samples[..., :3] != blanks[:3]).all()
+    assert torch.equal(exact_pi(target, 1.0), pi), "the target itself is as it was"
+    assert without_blanks(target, torch.full_like(blanks, -1)) is target
 
 
 @pytest.mark.parametrize("kernel", [None, DMALA(step_size=1.0), Gibbs()], ids=["gwg", "dmala", "gibbs_is_replaced"])
