@@ -15,7 +15,7 @@ from jsonargparse import ArgumentError
 from torch import Tensor
 
 from gwg_dist.callbacks import Adaptation
-from gwg_dist.data.alphabets import Alphabet
+from gwg_dist.data.alphabets import GAP, Alphabet
 from gwg_dist.data.params_dat import Parameters, is_params, read_params
 from gwg_dist.data.sequences import read_sequences, write_fasta
 from gwg_dist.energies import PottsEnergy
@@ -105,9 +105,11 @@ def import_potts(parameters: Parameters, folder: Path, samples: Tensor | None, d
     space = Categorical(num_sites, size)
     if samples is None or len(samples) < FEWEST:
         samples = fresh_samples(potts_energy(parameters, space), seed)
-    spec = samples_as_data(samples, space, folder, parameters.alphabet)
-    spec = spec if data is None else {"init_args": {**spec["init_args"], "path": str(Path(data).resolve())}, **{
-        "class_path": spec["class_path"]}}  # fmt: skip
+    letters = parameters.alphabet
+    if data is None:
+        spec = samples_as_data(samples, space, folder, letters)
+    else:
+        spec = family_as_data(data, letters) if are_of_sequences(letters) else picked_data(data, "")
     parser = build_parser()
     parser.exit_on_error = False
     with replacing(folder / CONFIG) as beside:
@@ -165,15 +167,25 @@ def samples_as_data(samples: Tensor, space: Space, folder: Path, letters: str | 
     if len(set(space.sizes)) > 1:
         raise InputError(f"data: the data of the run are not here, and samples of {space} cannot stand for them: "
                          "give --data")  # fmt: skip
-    if letters is not None and len(space.shape) == 1:
+    if letters is not None and are_of_sequences(letters) and len(space.shape) == 1:
         strings = ["".join(letters[k] for k in code) for code in samples.tolist()]
         write_fasta(folder / CHAINS, [f"chain_{n}" for n in range(len(strings))], strings)
-        more = {"alphabet": letters, "unknown": "error", "weights": "none", "split": "rows"}
-        return {"class_path": "gwg_dist.data.Alignment", "init_args": {"path": str(folder / CHAINS), **more}}
+        return family_as_data(folder / CHAINS, letters, unknown="error", weights="none", split="rows")
     path = folder / "samples.npz"
     np.savez_compressed(path, x=samples.numpy().reshape(len(samples), *space.shape))
     settings = {"path": str(path), "coding": "codes", "num_categories": space.num_categories}
     return {"class_path": "gwg_dist.data.Arrays", "init_args": settings}
+
+
+def family_as_data(path: str | Path, letters: str, **more: str) -> dict[str, Any]:
+    """The settings of an alignment of these letters."""
+    settings = {"path": str(Path(path).resolve()), "alphabet": letters, **more}
+    return {"class_path": "gwg_dist.data.Alignment", "init_args": settings}
+
+
+def are_of_sequences(letters: str) -> bool:
+    """Whether files of sequences can hold these letters: capitals and gaps, for small letters are inserts there."""
+    return all("A" <= letter <= "Z" or letter == GAP for letter in letters)
 
 
 def picked_data(data: str, trust: str) -> dict[str, Any]:

@@ -110,6 +110,16 @@ def test_a_foreign_model_without_chains_gets_some(tmp_path: Path, monkeypatch: p
     assert loaded.data.category_names()[0] == list(LETTERS)
 
 
+def test_letters_that_no_file_of_sequences_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_params(tmp_path / "p.dat", random_parameters(4, "abc."))
+    import_verb.main(["p.dat"])
+    loaded = load_run("runs/p-imported", device="cpu")
+    assert loaded.module.space == Categorical(4, 4)
+    assert Path("runs/p-imported/samples.npz").is_file()
+    score.main(["runs/p-imported", "test", "--quiet"])
+
+
 def test_energies_agree_with_adabmdcas(run: Path, tmp_path: Path) -> None:
     """100 sequences both ways: our export read there, and their file read here."""
     python = os.environ.get("ADABMDCA_PYTHON", sys.executable)
