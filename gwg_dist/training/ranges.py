@@ -30,7 +30,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "trainer.log_every_n_steps": (lambda every: every is None or every >= 0, "not be negative"),
     "trainer.gradient_clip_val": (lambda value: value is None or value >= 0, "not be negative"),
 }
-PATHS = ("run_dir", "ckpt_path")
+PATHS = ("run_dir", "ckpt_path", "weights_from")
 
 
 def check(config: Namespace) -> None:

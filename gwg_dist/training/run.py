@@ -25,10 +25,10 @@ from gwg_dist.tools.seeding import STREAMS
 from gwg_dist.tools.terminal import console, say
 from gwg_dist.training.budget import budget_of
 from gwg_dist.training.changes import changes
-from gwg_dist.training.checkpoints import newest_checkpoint, what_is_left
-from gwg_dist.training.contents import check_resumable
+from gwg_dist.training.checkpoints import newest_checkpoint, read_checkpoint, what_is_left
+from gwg_dist.training.contents import check_checkpoint, check_resumable
 from gwg_dist.training.energy_output import check_energy_output
-from gwg_dist.training.folder import CONFIG, DAMAGED, FILES, Place, mark_job
+from gwg_dist.training.folder import BEST, CONFIG, DAMAGED, FILES, LAST, Place, mark_job
 from gwg_dist.training.interruption import Interruption
 from gwg_dist.training.limit import nothing_left
 from gwg_dist.training.logs import in_folder
@@ -79,6 +79,8 @@ def train(
     in_folder(config, place.folder)
     objects = build(parser, config)
     checkpoint, start = (None, 0) if asked is None else resumable(asked, objects.model)
+    if config.weights_from is not None and checkpoint is None:
+        take_weights(objects.model, config.weights_from)
     budget = budget_of(config, objects, began=began, start=start)
     keep_config = KeepConfig(lambda: save_config(parser, config, place.folder / CONFIG))
     try:
@@ -162,6 +164,27 @@ def resumable(asked: Path, module: EBMModule) -> tuple[Path, int]:
     if launched_rank() == 0 and contents["gwg_dist"].get("streams") != STREAMS:
         say(OTHER_STREAMS)
     return checkpoint, contents["global_step"]
+
+
+def take_weights(module: EBMModule, place: str) -> None:
+    """Give the energy the weights of a run's best, else last, checkpoint, or of a checkpoint's file.
+
+    Raises:
+        InputError: there is none, or it is of another energy.
+    """
+    path = Path(place)
+    if path.is_dir():
+        path = path / (BEST if (path / BEST).is_file() else LAST)
+    try:
+        contents = read_checkpoint(path)
+        check_checkpoint(contents, module)
+    except InputError as error:
+        raise InputError(f"weights_from: {error}") from error
+    prefix = "energy."
+    weights = {name: value for name, value in contents["state_dict"].items() if name.startswith(prefix)}
+    module.energy.load_state_dict({name.removeprefix(prefix): value for name, value in weights.items()})
+    if launched_rank() == 0:
+        say(f"weights at the beginning: those of {path}")
 
 
 def prepare_folder(folder: Path, asked: Path | None, checkpoint: Path | None) -> None:

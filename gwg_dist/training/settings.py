@@ -139,6 +139,8 @@ def build_parser(prog: str = "python -m gwg_dist.fit", description: str | None =
     parser.add_argument("--run_dir", type=str | None, default=None, help="folder of the run; runs/NAME-TIME by default")
     help = "go on from a checkpoint: a file, or 'last' for the run folder's newest (afresh where there is none)"
     parser.add_argument("--ckpt_path", type=str | None, default=None, help=help)
+    help = "run folder or checkpoint of the same energy, with whose weights a new run begins"
+    parser.add_argument("--weights_from", type=str | None, default=None, help=help)
     parser.add_argument("--seed", type=int, default=0, help="seed of every random stream of the run")
     parser.add_argument("--num_threads", type=int, default=1, help="CPU threads of torch and of kernels in C")
     help = "minutes of training and evaluation; they set the length of the run where trainer.max_steps is auto"

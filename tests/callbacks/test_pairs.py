@@ -116,6 +116,24 @@ def test_groups_of_a_run_end_at_zero(tmp_path: Path) -> None:
     assert norms[0, 3] > 0
 
 
+def test_a_run_begins_with_the_weights_of_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One update of rate 1e-9 leaves them where they were; chains and optimizer are the new run's own."""
+    np.save(tmp_path / "x.npy", codes_with_one_pair(300).numpy())
+    small = [f"{tmp_path}/x.npy", *POTTS, "--data.batch_size=20"]
+    first = run_fit(tmp_path / "first", *small, "--model.objective=PseudoLikelihood", "--trainer.max_steps=20")
+    second = run_fit(tmp_path / "second", *small, "--trainer.max_steps=1", f"--weights_from={first}",
+                     "--model.learning_rate=1e-9")  # fmt: skip
+    assert f"weights at the beginning: those of {first}" in capsys.readouterr().err
+    a, b = (torch.load(run / "last.ckpt", weights_only=True)["state_dict"]["energy.pairs"] for run in (first, second))
+    assert a.abs().max() > 0.01
+    assert torch.allclose(a, b, atol=1e-7)
+    args = [*SMALL, "--trainer.max_steps=1", f"--run_dir={tmp_path}/third"]
+    assert "weights_from: the checkpoint is of PottsEnergy" in fails(
+        fit.main, [*args, f"--weights_from={first}"], capsys
+    )
+    assert "weights_from: there is no" in fails(fit.main, [*args, f"--weights_from={tmp_path}"], capsys)
+
+
 @pytest.mark.parametrize(("options", "message"), [
     (["--regularisation.l2=-1"], "l2 must not be negative"),
     (["--regularisation.group_l1=.1"], "regularisation needs a model of pairs, such as PottsEnergy; RBMEnergy has no"),
