@@ -41,7 +41,7 @@ def couplings(
             true contacts. None takes those of the data, where they have some.
         kind: which distance, "cb" (between Cβ) or "heavy" (between any two heavy atoms).
         chain: chain of the structure.
-        sequence: aligned sequence that the structure is of; a structure needs it.
+        sequence: aligned sequence that the structure is of; None takes the reference of an alignment.
         gap: category that is left out of the norm; None takes the gap of an alignment, and leaves out none elsewhere.
         min_separation: pairs nearer than so many sites are not ranked; 6 by default, 1 for binary sites.
         cutoff: sites closer than so many Å are in contact.

@@ -24,7 +24,7 @@ def sample(
     device: str | None = None,
     trust: str = "",
 ) -> Path:
-    """Write ``num`` samples as integers to an .npz, and beside it as a picture, as text, or in the words of a table.
+    """Write ``num`` samples as integers to an .npz, and beside it as a picture, text, FASTA, or words of a table.
 
     Args:
         run: folder of the run.
@@ -32,7 +32,8 @@ def sample(
         num_steps: MCMC steps that each chain takes with the evaluated weights.
         start: "buffer", the checkpoint's persistent chains, or "reference", afresh; those need many more steps.
         checkpoint: "best", "last", or the path of a file.
-        out: path of the .npz; RUN/samples-NUM.npz by default, samples-NUM.npz here where RUN cannot be written to.
+        out: path of the .npz, or of the .csv or .fasta beside it; RUN/samples-NUM.npz by default, samples-NUM.npz here
+            where RUN cannot be written to.
         seed: seed of the chains.
         device: "cpu", "cuda", ...; a CUDA device where there is one.
         trust: modules outside gwg_dist whose classes the run's settings may name, with commas between; "*" for all.

@@ -59,6 +59,7 @@ class Alignment(DiscreteData):
 
     sources: ClassVar[tuple[str, ...]] = tuple(f"{suffix}{more}" for more in ("", ".gz") for suffix in SUFFIXES)
     paths: ClassVar[tuple[str, ...]] = ("path", "distances")
+    beside: str = ".fasta"
 
     @classmethod
     def reads(cls, path: Path) -> bool:

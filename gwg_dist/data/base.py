@@ -172,6 +172,11 @@ class DiscreteData(LightningDataModule, ABC):
         """Distances between sites in Å, ``(D, D)``, nan where unknown; None where, as here, the data have none."""
         return None
 
+    @property
+    def reference(self) -> str | None:
+        """Letters of the sites that a structure's chain is aligned to; None where, as here, they have none."""
+        return None
+
     def blanks(self) -> Tensor:
         """The category of each site that stands for a missing cell, ``(D,)`` int64; -1 where, as here, none does."""
         return torch.full((self.space.num_sites,), -1)

@@ -51,14 +51,17 @@ class Truth(NamedTuple):
     cutoff: float = 8.0
 
     def read(self, data: DiscreteData) -> Tensor | None:
-        """``(D, D)`` in Å, those of the data where no file is given; None where none are known."""
+        """``(D, D)`` in Å, those of the data where no file is given; None where none are known.
+
+        A structure's chain is aligned to ``sequence``, or to the reference of the data.
+        """
         if self.distances is None:
             return data.distances
         return read_distances(
             self.distances,
             data.space.num_sites,
             chain=self.chain,
-            sequence=self.sequence,
+            sequence=self.sequence or data.reference,
             kind=self.kind,
             name="distances",
         )

@@ -111,6 +111,10 @@ class _DataOfRun(DiscreteData):
     def distances(self) -> Tensor | None:
         return self._reader().distances
 
+    @property
+    def reference(self) -> str | None:
+        return self._reader().reference
+
     def blanks(self) -> Tensor:
         return self._reader().blanks()
 

@@ -37,10 +37,11 @@ def sample_run(
             raise InputError(f"{name} must be at least {least}, got {value}")
     if start not in STARTS:
         raise InputError(f"start must be one of {', '.join(STARTS)}, got {start!r}")
-    if out is not None and out.suffix != ".npz":
-        raise InputError(f"out must end in .npz, got {out}")
     loaded = load_run(run, checkpoint, device=device, trust=trust)
-    path = out or usual_file(Path(run), f"samples-{num}.npz")
+    suffixes = [".npz", *([loaded.data.beside] if loaded.data.beside else [])]
+    if out is not None and out.suffix not in suffixes:
+        raise InputError(f"out must end in {' or '.join(suffixes)}, got {out}")
+    path = (out or usual_file(Path(run), f"samples-{num}.npz")).with_suffix(".npz")
     make_folder(path.parent, name="out")
     module = loaded.module
     generator = make_generator(seed, "sample", device=module.device)

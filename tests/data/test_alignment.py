@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from gwg_dist import fit
+from gwg_dist import fit, sample
 from gwg_dist.data import Alignment, describe, identity
 from gwg_dist.data.identity import compare, most_differences
 from gwg_dist.data.paths import named_data
+from gwg_dist.data.sequences import read_sequences
 from gwg_dist.spaces import Binary, Categorical
 from gwg_dist.tools.errors import InputError
 from tests.support.runs import fails
@@ -298,8 +299,15 @@ def test_one_cluster_of_nearly_everything_is_said(tmp_path: Path) -> None:
     assert "single sequences are held out" in describe(data)[-1]
 
 
-def test_a_run_of_an_alignment(tmp_path: Path) -> None:
+def test_a_run_of_an_alignment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     codes = family(200, 10, 4, ancestors=60, change=0.3)
     path = written(tmp_path, ["".join("ACGU"[code] for code in row) for row in codes])
-    fit.main([path, "--trainer.max_steps=3", f"--run_dir={tmp_path / 'run'}", "--evaluation.every=0", "--quiet"])
-    assert f"path: {path}" in (tmp_path / "run/config.yaml").read_text()
+    run = tmp_path / "run"
+    fit.main([path, "--trainer.max_steps=3", f"--run_dir={run}", "--evaluation.every=0", "--quiet"])
+    assert f"path: {path}" in (run / "config.yaml").read_text()
+    sample.main([str(run), "--num=5", "--num_steps=2", "--checkpoint=last", f"--out={tmp_path / 's.fasta'}"])
+    with np.load(tmp_path / "s.npz") as file:
+        drawn = torch.from_numpy(file["x"])
+    assert read_sequences(tmp_path / "s.fasta").strings == Alignment(path).text_of(drawn)
+    line = fails(sample.main, [str(run), "--checkpoint=last", "--out=s.txt"], capsys)
+    assert "out must end in .npz or .fasta, got s.txt" in line

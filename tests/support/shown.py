@@ -21,7 +21,13 @@ from tests.conftest import ROOT
 
 BROUGHT = {
     name: [f"--data={data}", f"--data.path={name}"]
-    for name, data in (("my.npz", "Arrays"), ("my.csv", "Table"), ("pictures", "Images"))
+    for name, data in (
+        ("my.npz", "Arrays"),
+        ("my.csv", "Table"),
+        ("my.fasta", "Alignment"),
+        ("my.a3m", "Alignment"),
+        ("pictures", "Images"),
+    )
 }
 """What a reader brings along, which is not here; it is written as the class that reads it."""
 
