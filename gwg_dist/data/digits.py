@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from gwg_dist.data.base import DiscreteData, Splits, binarize, check_binarization, split_rows
 from gwg_dist.spaces import Binary, Categorical
 
-NUM_LEVELS = 17
+NUM_LEVELS, NUM_PIXELS, NUM_LABELS = 17, 64, 10
 NUM_VALIDATION, NUM_TEST = 180, 360
 
 
@@ -19,17 +19,37 @@ class Digits(DiscreteData):
         batch_size: images in an iteration, on all ranks together.
         binarization: "dynamic", "static", "threshold" (1 where the level is 8 or more), or "none" for the 17 levels as
             categories.
+        labels: whether the digit that an image shows is one more site, the last one, of 10 categories.
+
+    Raises:
+        ValueError: another binarization; labels with a dynamic one.
     """
 
-    def __init__(self, *, batch_size: int = 100, binarization: str = "threshold") -> None:
+    def __init__(self, *, batch_size: int = 100, binarization: str = "threshold", labels: bool = False) -> None:
         check_binarization(binarization, "none")
-        space = Categorical((8, 8), NUM_LEVELS) if binarization == "none" else Binary((8, 8))
+        if labels and binarization == "dynamic":
+            raise ValueError("labels need images that are drawn once: binarization must not be dynamic")
+        levels = NUM_LEVELS if binarization == "none" else 2
+        space = Binary((8, 8)) if levels == 2 else Categorical((8, 8), levels)
+        if labels:
+            space = Categorical(NUM_PIXELS + 1, (levels,) * NUM_PIXELS + (NUM_LABELS,))
         super().__init__(space, batch_size=batch_size)
         self.binarization = binarization
+        self.labels = labels
 
     def load(self) -> Splits:
-        images, _ = load_digits(return_X_y=True)
+        images, digits = load_digits(return_X_y=True)
         levels = split_rows(torch.from_numpy(images), NUM_VALIDATION, NUM_TEST)
         if self.binarization == "none":
-            return Splits(*(part.to(torch.uint8) for part in levels))
-        return binarize(Splits(*(part / (NUM_LEVELS - 1) for part in levels)), self.binarization)
+            splits = Splits(*(part.to(torch.uint8) for part in levels))
+        else:
+            splits = binarize(Splits(*(part / (NUM_LEVELS - 1) for part in levels)), self.binarization)
+        if not self.labels:
+            return splits
+        shown = split_rows(torch.from_numpy(digits).to(torch.uint8)[:, None], NUM_VALIDATION, NUM_TEST)
+        return Splits(*(torch.cat(both, 1) for both in zip(splits, shown, strict=True)))
+
+    def site_names(self) -> list[str]:
+        """Numbers of the pixels from 1; "label" for the digit."""
+        names = super().site_names()
+        return [*names[:-1], "label"] if self.labels else names

@@ -20,6 +20,7 @@ from gwg_dist.evaluation.distances import category_frequencies, marginal_rmse, m
 from gwg_dist.evaluation.exact import exact_log_prob, exact_log_z, unnormalised_log_prob
 from gwg_dist.evaluation.hidden import hidden_log_z, num_hidden_units
 from gwg_dist.evaluation.information import coupling_bound
+from gwg_dist.evaluation.labels import label_probs
 from gwg_dist.evaluation.likelihood import Likelihood, log_likelihood
 from gwg_dist.evaluation.mixing import (
     Estimate,
@@ -88,6 +89,7 @@ __all__ = [
     "frobenius",
     "hidden_log_z",
     "integrated_time",
+    "label_probs",
     "log_likelihood",
     "marginal_rmse",
     "mean_field_couplings",
