@@ -35,8 +35,8 @@ GRAPHS = {
     "torus 10x10": ((10, 10), Lattice(), 400),
     "ER 100, degree 2": ((100,), ErdosRenyi(degree=2), 400),
     "ER 200, degree 4": ((200,), ErdosRenyi(degree=4), 400),
-    "torus 25x25": ((25, 25), Lattice(), 300),
-    "torus 50x50": ((50, 50), Lattice(), 200),
+    "torus 25x25": ((25, 25), Lattice(), 200),
+    "torus 50x50": ((50, 50), Lattice(), 150),
 }  # shape, edges, iterations
 KERNELS: dict[str, tuple[Sampler, tuple[int, ...]]] = {
     "Gibbs": (Gibbs(), (50, 10)),
@@ -103,7 +103,8 @@ def learn(
         optimizer.step()
         accepted = float(chain.accept_prob.mean())
         if sampler.tunable is not None and iteration < iterations // 2:
-            sampler = sampler.adapted(accepted, gain=0.3)
+            adapted = sampler.adapted(accepted, gain=0.3)
+            sampler = adapted if adapted.refusal(target) is None else sampler  # a path is at most all sites long
         spent += time.process_time() - started
         rmse = float((energy.coupling.detach() - true).square().mean().sqrt())
         yield -math.log(rmse), spent, accepted

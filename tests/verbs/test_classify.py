@@ -91,9 +91,11 @@ def test_digits_carry_their_labels() -> None:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A discriminative RBM of labelled digits, trained for seconds."""
     folder = tmp_path_factory.mktemp("classify")
-    return run_fit(folder / "run", "--data=Digits", "--data.labels=true", "--model.energy=RBMEnergy",
+    return run_fit(folder / "run", "--data=Digits", "--data.labels=true", "--data.batch_size=100",
+                   "--model.energy=RBMEnergy",
                    "--model.energy.num_hidden=40", "--model.objective=LabelLikelihood", "--trainer.max_steps=300",
-                   "--model.learning_rate=0.02", "--evaluation.every=0", "--evaluation.final_temperatures=1",
+                   "--model.learning_rate=0.02", "--model.warmup_iterations=0", "--ema.decay=0.9",
+                   "--evaluation.every=0", "--evaluation.final_temperatures=1",
                    "--evaluation.num_chains=2", "--pictures_every=0", "--trainer.accelerator=cpu",
                    "--quiet")  # fmt: skip
 
