@@ -64,21 +64,22 @@ def logistic(train: Tensor, given: Tensor, cells: Tensor, num_categories: int, *
     generator = torch.Generator().manual_seed(seed)
     train = train.long()[torch.randperm(len(train), generator=generator)[:MAX_ROWS]]
     sites = cells[:, 1].unique().tolist()
-    classes = 1 if num_categories == 2 else num_categories
-    if len(train) * train.shape[1] * classes**2 * len(sites) * ITERATIONS > MAX_WORK:
-        return None
     frequencies = functional.one_hot(train, num_categories).double().mean(0)
     hidden = torch.rand(train.shape, generator=generator) < float((given < 0).double().mean())
     features = _features(torch.where(hidden, -1, train), frequencies)
     asked = _features(given, frequencies)
-    width = features.shape[1] // train.shape[1]
+    site_of = np.arange(features.shape[1]) // (num_categories - 1)
+    varies = features.std(0) > 0
+    classes = sum(len(train[:, site].unique()) for site in sites)
+    if len(train) * varies.sum() * classes * ITERATIONS > MAX_WORK:
+        return None
     probs = torch.zeros(len(cells), num_categories, dtype=torch.float64)
     for site in sites:
         mine, labels = (cells[:, 1] == site).nonzero()[:, 0], train[:, site].numpy()
         if len(np.unique(labels)) < 2:
             probs[mine, int(labels[0])] = 1
             continue
-        others = np.delete(np.arange(features.shape[1]), np.arange(site * width, (site + 1) * width))
+        others = varies & (site_of != site)
         model = LogisticRegression(max_iter=ITERATIONS).fit(features[:, others], labels)
         found = model.predict_proba(asked[cells[mine, 0].numpy()][:, others])
         columns = torch.as_tensor(model.classes_, dtype=torch.int64)
