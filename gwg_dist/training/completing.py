@@ -112,10 +112,11 @@ def tell_completion(found: Completion, settings: ChainSettings) -> None:
         say(f"exact, by enumeration: {exact} points")
     if by_chains:
         inside = ~found.exact
-        bad, sizes = int((~found.trusted() & inside).sum()), found.ess[inside].nan_to_num(nan=0.0)
+        bad, sizes = int((~found.trusted() & inside).sum()), found.ess[inside & ~found.ess.isnan()]
+        worth = f"median {float(sizes.median()):.0f}, least {float(sizes.min()):.0f}" if len(sizes) else "unknown"
         say(
             f"by chains, {settings.num_chains} of {settings.num_steps} steps each: {by_chains} points; effective "
-            f"energies a point: median {float(sizes.median()):.0f}, least {float(sizes.min()):.0f}"
+            f"energies a point, where each of its chains moved: {worth}"
         )
         if bad:
             more = f"--num_steps={4 * settings.num_steps} and more chains may help"
@@ -182,7 +183,7 @@ def show_completion(found: Completion, original: Tensor, data: DiscreteData, pat
         if not picture.exists():
             save_filled(found.given[some], found.samples[0, some], original[some], space, picture)
             say(f"picture, given, completed and original in turn: {picture}")
-    elif all(len(name) == 1 for site in names for name in site):
+    elif all(len(name) == 1 and not name.isdecimal() for site in names for name in site):
         for given, sample in list(zip(found.given, found.samples[0], strict=True))[:SHOWN_LINES]:
             for code in (given, sample):
                 say("".join("_" if k < 0 else names[site][k] for site, k in enumerate(code.tolist())))
