@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from gwg_dist.evaluation.contacts import PairModel, pair_model, zero_sum
+from gwg_dist.evaluation.scores import points_at_once
 from gwg_dist.structure import Pairs, offered
 from gwg_dist.target import Target
-
-NUMBERS_AT_ONCE = 2**22  # floats of the points that are evaluated together: 32 MB
 
 
 def pairs_of(target: Target) -> PairModel | None:
@@ -88,6 +87,6 @@ def _with(x: Tensor, site: Tensor, category: Tensor) -> Tensor:
 
 def _f(target: Target, codes: Tensor) -> Tensor:
     """f in float64, ``(N,)``, of points that are held in memory a part at a time."""
-    at_once = max(NUMBERS_AT_ONCE // (target.space.num_sites * target.space.width), 1)
+    at_once = points_at_once(target)
     dtype = target.dtype
     return torch.cat([target.f(target.space.encode(part, dtype)).double() for part in codes.split(at_once)])

@@ -10,7 +10,7 @@ from torch import Tensor
 from gwg_dist.reference import Reference
 from gwg_dist.target import Target
 
-NUMBERS_AT_ONCE = 2**24  # floats of points that are evaluated together
+NUMBERS_AT_ONCE, MOST_AT_ONCE = 2**24, 4096  # floats of points, and points, that are evaluated together
 
 
 class PointScores(NamedTuple):
@@ -81,5 +81,7 @@ def log_reference(target: Target, codes: Tensor) -> Tensor:
 
 
 def points_at_once(target: Target) -> int:
-    """How many points fit into one batch."""
-    return max(NUMBERS_AT_ONCE // (target.space.num_sites * target.space.width), 1)
+    """How many points are evaluated together: 2^24 numbers, 4,096 points, and on a CPU what the energy asks for."""
+    most = getattr(target.energy, "cpu_chains_at_once", MOST_AT_ONCE) if target.device.type == "cpu" else MOST_AT_ONCE
+    fitting = NUMBERS_AT_ONCE // (target.space.num_sites * target.space.width)
+    return max(min(fitting, most, MOST_AT_ONCE), 1)

@@ -37,6 +37,7 @@ class Space(ABC):
         self.sizes = _checked_sizes(num_categories, self.num_sites)
         self.num_categories = max(self.sizes)
         self.is_ragged = min(self.sizes) < self.num_categories
+        self.log_num_states = math.fsum(map(math.log, self.sizes))  # nats
 
     # -- what a space is ------------------------------------------------------------------------------------------
 
@@ -44,11 +45,6 @@ class Space(ABC):
     def num_states(self) -> int:
         """The number of points, the product of the sites' sizes."""
         return math.prod(self.sizes)
-
-    @property
-    def log_num_states(self) -> float:
-        """Its logarithm, nats."""
-        return math.fsum(map(math.log, self.sizes))
 
     @property
     @abstractmethod

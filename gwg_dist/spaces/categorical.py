@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -76,6 +78,8 @@ class Categorical(Space):
         return torch.where(chosen[:, :, None], self.encode(_draw_last(logits, uniform), x.dtype), x)
 
     def log_prob_changes(self, x: Tensor, log_weights: Tensor | None, x_new: Tensor) -> Tensor:
+        if log_weights is None and not self.is_ragged:
+            return -self.hamming(x, x_new).double() * math.log(self.num_categories - 1)
         log_p = torch.log_softmax(self._log_weights_of_changes(x, log_weights), -1)
         return torch.where((x_new > 0.5) & (x < 0.5), log_p, 0.0).sum((1, 2), dtype=torch.float64)
 

@@ -94,11 +94,7 @@ class _DataOfRun(DiscreteData):
         self._data().prepare_data()
 
     def load(self) -> Splits:
-        """Raises InputError where the data are gone, or have become others."""
-        data = self._data()
-        if data.space != self.space:
-            raise InputError(f"the data are in {data.space} by now, but the run's model is for {self.space}")
-        return data.splits
+        return self._data().splits
 
     def encode_file(self, path: str | Path, *, missing_as: int | None = None) -> tuple[Tensor, list[str]]:
         """As the run's own data set reads it; as a file of codes where the data are gone."""
@@ -144,8 +140,12 @@ class _DataOfRun(DiscreteData):
         return getattr(self._data(), name)
 
     def _data(self) -> DiscreteData:
+        """Raises InputError where the data are gone, or have become others."""
         if self._made is None:
-            self._made = self._make()
+            made = self._make()
+            if made.space != self.space:
+                raise InputError(f"the data are in {made.space} by now, but the run's model is for {self.space}")
+            self._made = made
         return self._made
 
 

@@ -5,6 +5,7 @@ import torch
 
 from gwg_dist.evaluation import exact_log_prob, scores
 from gwg_dist.evaluation.scores import score_points, single_site_changes
+from gwg_dist.spaces import Binary
 from tests.support.kernels import SPACES, exact_pi, make_target
 
 
@@ -46,3 +47,14 @@ def test_points_of_another_size_are_refused() -> None:
     target = make_target(SPACES["binary"])
     with pytest.raises(ValueError, match="codes must have shape"):
         single_site_changes(target, torch.zeros(4, dtype=torch.int64))
+
+
+def test_no_more_points_at_once_than_the_energy_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    target, seen = make_target(Binary(4), "mlp"), []
+    assert isinstance(target.energy, torch.nn.Module)
+    monkeypatch.setattr(type(target.energy), "cpu_chains_at_once", 3)
+    target.energy.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    score_points(target, Binary(4).all_codes())
+    single_site_changes(target, Binary(4).all_codes()[5])
+    assert max(seen) == 3
+    assert sum(seen) == 16 + 1 + 4 + 4  # every site has both categories, its own one too
