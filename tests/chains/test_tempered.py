@@ -39,7 +39,7 @@ def pair_probability(target: Target, low: float, high: float) -> Tensor:
     return prob[0].view(len(x), len(x))
 
 
-@pytest.mark.parametrize("space", [Binary(4), Categorical(3, 3)], ids=repr)
+@pytest.mark.parametrize("space", [Binary(4), Categorical(3, 3), Categorical(3, (2, 4, 3))], ids=repr)
 def test_a_swap_is_in_detailed_balance(space) -> None:
     target = make_target(space)
     flow = torch.outer(exact_pi(target, 0.3), exact_pi(target, 0.8)) * pair_probability(target, 0.3, 0.8)
@@ -76,7 +76,7 @@ def worst_p_value(target: Target, *, iterations: int = 3, size: int = 20_000) ->
     return min(values)
 
 
-@pytest.mark.parametrize("space", [Binary(4), Categorical(3, 3)], ids=repr)
+@pytest.mark.parametrize("space", [Binary(4), Categorical(3, 3), Categorical(3, (2, 4, 3))], ids=repr)
 def test_chains_at_their_betas_stay_there(space) -> None:
     assert worst_p_value(make_target(space)) > ALPHA
 

@@ -62,6 +62,15 @@ def test_categorical(sampler: Sampler) -> None:
         assert abs(score) < 4
 
 
+@pytest.mark.parametrize("sampler", [GWG(), Gibbs()], ids=str)
+def test_sites_of_different_sizes(sampler: Sampler) -> None:
+    """And without a reference p_0 is uniform on the points of the space alone."""
+    target = make_target(Categorical(4, (4, 2, 5, 3)), strength=0.8)
+    assert abs(z_score(target, seed=0, sampler=sampler)[0]) < 4
+    x = target.encode(target.space.all_codes())
+    assert abs(float(Target(target.energy).log_prob(x, target.f(x), 0.0).logsumexp(0))) < 1e-9
+
+
 def test_power_a_tenth_of_a_nat_is_seen() -> None:
     """An estimate that is off by 0.1 nats fails the test that the right one passes."""
     target = make_target(Binary(8), "rbm", seed=0, strength=0.8)

@@ -35,8 +35,12 @@ def loss_of(objective: Objective, target: Target, batch: Batch, x_model: Tensor 
     return objective(target, batch, x_model, generator=torch.Generator().manual_seed(3))
 
 
+RAGGED = (Categorical(3, (2, 5, 3)), "mlp")
+LIKELIHOOD = [(Binary(6), "mlp"), (Binary(6), "rbm"), (Categorical(3, 4), "mlp"), RAGGED]
+
+
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
-@pytest.mark.parametrize(("space", "kind"), [(Binary(6), "mlp"), (Binary(6), "rbm"), (Categorical(3, 4), "mlp")])
+@pytest.mark.parametrize(("space", "kind"), LIKELIHOOD)
 def test_gradient_is_that_of_the_exact_likelihood(space: Space, kind: str, weighted: bool) -> None:
     """x- holds every state in exact proportion: the chains' limit, without their noise."""
     energy = random_energy(space, kind)
@@ -119,13 +123,13 @@ def test_weights_of_one_change_no_bit() -> None:
 
 # -- pseudo-likelihood -------------------------------------------------------------------------------------------------
 
-PSEUDO = [(Binary(6), "mlp"), (Binary(2), "rbm"), (Categorical(3, 4), "mlp")]
+PSEUDO = [(Binary(6), "mlp"), (Binary(2), "rbm"), (Categorical(3, 4), "mlp"), RAGGED]
 
 
 def exact_pseudo_likelihood(target: Target, codes: Tensor, weights: Tensor) -> Tensor:
     """-mean_w sum_i log p(x_i | x_-i) from the table of log p of all points, normalised along each site's axis."""
     space, x = target.space, target.encode(target.space.all_codes())
-    table = target.log_prob(x, -target.energy(x)).reshape([space.num_categories] * space.num_sites)
+    table = target.log_prob(x, -target.energy(x)).reshape(space.sizes)
     index = tuple(codes.long().T)
     terms = [table.log_softmax(site)[index] for site in range(space.num_sites)]
     return -(weights * torch.stack(terms).sum(0)).sum() / weights.sum()
@@ -138,6 +142,7 @@ def test_pseudo_likelihood_is_exact(space: Space, kind: str, points_at_once: int
     energy = random_energy(space, kind)
     generator = torch.Generator().manual_seed(1)
     frequencies = torch.rand(space.num_sites, space.num_categories, generator=generator, dtype=torch.float64)
+    frequencies = space.without_padding(frequencies, 0.0)
     target = Target(energy, Reference(space).double().fit(frequencies / frequencies.sum(1, keepdim=True)))
     codes = space.uniform_codes(9, generator=generator)
     weights = torch.rand(9, generator=generator, dtype=torch.float64)

@@ -8,10 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from gwg_dist.samplers import GWG, Metropolis, MetropolisState, Move, Sampler, Target
+from gwg_dist.samplers import (
+    DMALA,
+    GWG,
+    Gibbs,
+    Metropolis,
+    MetropolisState,
+    Move,
+    RandomWalk,
+    Sampler,
+    Target,
+)
 from gwg_dist.samplers.balancing import BALANCING
 from gwg_dist.spaces import Binary, Categorical
-from gwg_dist.testing import CheckError, check_detailed_balance, check_kernel, small_targets
+from gwg_dist.testing import CheckError, check_detailed_balance, check_invariance, check_kernel, small_targets
 from gwg_dist.testing.kernels import number_of
 from tests.support.kernels import MUTANTS, make_target, mutant_of
 from tests.test_contracts import walk
@@ -81,6 +91,48 @@ def test_a_step_costs_one_evaluation(cls: type[Metropolis]) -> None:
         state, _ = sampler.step(target, state, sampler.draw(state, generator))
         state = sampler.temper(target, state, torch.tensor(0.5, dtype=torch.float64))
     assert len(calls) == 3
+
+
+# -- sites of different sizes ------------------------------------------------------------------------------------------
+
+
+class WithoutMask(Categorical):
+    """A mutant: the padding is proposed and drawn."""
+
+    def without_padding(self, values, fill=-torch.inf, *, sites=None):
+        return values
+
+
+class AnyShift(Categorical):
+    """A mutant: categories that come again count again."""
+
+    def are_distinct(self, sites, shifts):
+        return torch.ones_like(shifts + sites, dtype=torch.bool)
+
+
+RAGGED = Categorical(3, (2, 3, 4))
+
+
+@pytest.mark.parametrize("cls", walk(Metropolis), ids=lambda c: c.__name__)
+def test_every_metropolis_kernel_is_exact_on_sites_of_different_sizes(cls: Any) -> None:
+    names = {field.name for field in dataclasses.fields(cls)} & SHORT.keys()
+    check_detailed_balance(cls(**{name: SHORT[name] for name in names}), make_target(RAGGED, strength=0.5), beta=0.6)
+
+
+@pytest.mark.parametrize("sampler", [GWG(), DMALA(), RandomWalk()], ids=str)
+def test_a_space_that_forgets_its_padding_is_caught(sampler: Metropolis) -> None:
+    target = make_target(RAGGED, strength=0.5)
+    target.space = WithoutMask(3, RAGGED.sizes)
+    with pytest.raises((CheckError, IndexError)):
+        check_detailed_balance(sampler, target)
+
+
+def test_categories_that_count_twice_are_caught() -> None:
+    target = make_target(Categorical(3, (3, 2, 5)), strength=0.5)
+    check_invariance(Gibbs(), target, backend="eager")
+    target.space = AnyShift(3, target.space.sizes)
+    with pytest.raises(CheckError, match="leave it"):
+        check_invariance(Gibbs(), target, backend="eager")
 
 
 # -- a kernel of a user's own ------------------------------------------------------------------------------------------

@@ -13,13 +13,14 @@ from gwg_dist.draws import block_size
 from gwg_dist.energies import Energy, IsingEnergy, IsingTorusEnergy, MLPEnergy, PottsEnergy, RBMEnergy, ResNetEnergy
 from gwg_dist.evaluation import ais
 from gwg_dist.reference import Reference
-from gwg_dist.samplers import GWG, Info, SurrogateGWG, Target, plan_chains, run_chain
+from gwg_dist.samplers import DMALA, GWG, PAS, Info, SurrogateGWG, Target, plan_chains, run_chain
 from gwg_dist.samplers.block_gibbs import BlockGibbs
 from gwg_dist.samplers.conditionals import PairConditionals
 from gwg_dist.samplers.fast import fastest, native
 from gwg_dist.samplers.fast.binary import BinaryGWG
 from gwg_dist.samplers.fast.dense import DensePairGWG
 from gwg_dist.samplers.fast.in_place import InPlaceGWG, MoveNoise
+from gwg_dist.samplers.fast.pair_sweep import PairSweep
 from gwg_dist.samplers.fast.sparse import SparsePairGWG
 from gwg_dist.spaces import Binary, Categorical, Change, Space
 from gwg_dist.target import StructuredTarget
@@ -144,6 +145,27 @@ def test_mutants_of_kernels_in_c_are_caught(mutant: InPlaceGWG, name: str) -> No
     target = with_reference(CASES[name][1], spread=CASES[name][2])
     with pytest.raises(AssertionError):
         assert_exact(in_place_matrix(mutant, target, 1.0), exact_pi(target, 1.0))
+
+
+@needs_a_compiler
+def test_which_paths_take_sites_of_different_sizes() -> None:
+    """Steps and sweeps of dense pairs do; those of many sites are for binary points."""
+    target = with_reference(PottsEnergy(Categorical(3, (3, 2, 5))), spread=0.5)
+    x = target.encode(target.space.all_codes())
+    for kernel, path in ((GWG(), DensePairGWG), (BlockGibbs(), PairSweep), (DMALA(), DMALA), (PAS(), PAS)):
+        assert isinstance(fastest(kernel, target.frozen(), x, torch.ones(())), path)
+    with pytest.raises(AssertionError):
+        assert_exact(in_place_matrix(ProposesThePadding(), target, 1.0), exact_pi(target, 1.0))
+
+
+@dataclass(frozen=True)
+class ProposesThePadding(DensePairGWG):
+    """A mutant: weights of the padding are finite."""
+
+    def init(self, target, x, beta):
+        state = super().init(target, x, beta)
+        state.slope.nan_to_num_(neginf=0.0)
+        return state
 
 
 # -- as they are run ---------------------------------------------------------------------------------------------------

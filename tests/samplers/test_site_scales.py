@@ -56,6 +56,21 @@ def test_the_differences_of_categories_and_of_the_reference_count() -> None:
     torch.testing.assert_close(torch.tensor(found.second), d.square().sum(-1).mean(0) / 2, check_dtype=False)
 
 
+def test_the_mean_is_over_the_other_categories_of_each_site() -> None:
+    """The gradient in the padding counts nowhere."""
+    torch.manual_seed(0)
+    space = Categorical(3, (2, 4, 3))
+    target = Target(MLPEnergy(space).double())
+    x = space.encode(space.uniform_codes(50, generator=torch.Generator().manual_seed(1)), torch.float64)
+    found = SiteScales()
+    found.observe(target, x)
+    x.requires_grad_()
+    (grad,) = torch.autograd.grad(-target.energy(x).sum(), x)
+    d = space.without_padding(grad - (grad * x).sum(-1, keepdim=True), 0.0)
+    right = d.square().sum(-1).mean(0) / torch.tensor([1, 3, 2])
+    torch.testing.assert_close(torch.tensor(found.second), right, check_dtype=False)
+
+
 def test_looks_are_averaged_and_the_old_ones_forgotten() -> None:
     energy, found = Linear(Binary(4)), SiteScales(second=[1.0] * 4, looks=1)
     target = Target(energy)
