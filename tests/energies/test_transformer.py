@@ -134,3 +134,24 @@ def test_chains_move_on_it() -> None:
 def test_settings_that_cannot_be(settings: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TransformerEnergy(Binary(4), **settings)
+
+
+def test_it_learns_what_independent_sites_cannot_say() -> None:
+    """A Markov chain of three symbols by exact maximum likelihood: nearly all of what its neighbours tell."""
+    torch.manual_seed(0)
+    space = Categorical(5, 3)
+    codes = space.all_codes().long()
+    steps = torch.full((3, 3), 0.1).fill_diagonal_(0.8).log()
+    log_p = steps[codes[:, :-1], codes[:, 1:]].sum(1) - math.log(3)
+    p, x = log_p.exp(), space.encode(codes)
+    independent, entropy = 5 * math.log(3), -float(p @ log_p)
+    energy = TransformerEnergy(space, width=16, depth=1, heads=2)
+    optimizer = torch.optim.Adam(energy.parameters(), lr=1e-2)
+    loss = torch.tensor(independent)
+    for _ in range(150):
+        f = -energy(x)
+        loss = f.logsumexp(0) - p @ f
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) - entropy < 0.1 * (independent - entropy)

@@ -127,7 +127,7 @@ def test_every_experiment_runs_two_iterations(path: Path, tmp_path: Path, reques
             "--evaluation.final_temperatures=2", "--pictures_every=2", "--trainer.accelerator=cpu"]  # fmt: skip
     text = path.read_text()
     text += "".join(p.read_text() for p in (path.parent / "../model").glob("*.yaml") if p.name in text)
-    if "MNIST" in text:
+    if any(name in text for name in ("MNIST", "Omniglot", "Caltech", "FreyFaces")):
         args += [f"--data.root={request.getfixturevalue('shared_data')}"]
         args += ["--data.binarization=static"] if "published" in text else []  # that draw is not among the local files
     if "ResNet" in text:
