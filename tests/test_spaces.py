@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gwg_dist.draws import inverse_cdf
+from gwg_dist.energies import PottsEnergy
 from gwg_dist.reference import Reference
 from gwg_dist.spaces import Binary, Categorical, Space
 
@@ -209,3 +210,19 @@ def test_reference_of_the_paper() -> None:
         Reference(Binary(3), smoothing=0.0)
     with pytest.raises(ValueError, match="sum to one"):
         Reference(Binary(3)).fit(torch.ones(3, 2))
+
+
+def test_couplings_of_the_padding_are_zero_and_stay_so() -> None:
+    """At any initial scale, through updates with momentum and weight decay."""
+    torch.manual_seed(0)
+    energy = PottsEnergy(RAGGED, scale=0.5)
+    optimizer = torch.optim.AdamW(energy.parameters(), lr=0.1, weight_decay=0.1)
+    padding = RAGGED.without_padding(torch.zeros(4, 5), 1.0).bool().flatten()
+    for seed in range(3):
+        codes = RAGGED.uniform_codes(20, generator=torch.Generator().manual_seed(seed))
+        optimizer.zero_grad()
+        energy(RAGGED.encode(codes)).square().sum().backward()
+        optimizer.step()
+    assert float(energy.coupling.detach()[~padding][:, ~padding].abs().max()) > 0.1
+    assert not energy.coupling[padding].any()
+    assert not energy.field[padding].any()
