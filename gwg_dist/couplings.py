@@ -16,7 +16,7 @@ def couplings(
     run: str,
     *,
     distances: str | None = None,
-    kind: str = "cb",
+    kind: str | None = None,
     chain: str | None = None,
     sequence: str | None = None,
     gap: int | None = None,
@@ -39,11 +39,12 @@ def couplings(
         run: folder of the run.
         distances: distances between sites: .npz, .npy or .csv, or a structure as PDB or mmCIF; they give the share of
             true contacts. None takes those of the data, where they have some.
-        kind: which distance, "cb" (between Cβ) or "heavy" (between any two heavy atoms).
+        kind: which distance of the file, "cb" (between Cβ), which None takes, or "heavy" (between any two heavy atoms).
         chain: chain of the structure.
         sequence: aligned sequence that the structure is of; None takes the reference of an alignment.
         gap: category that is left out of the norm; None takes the gap of an alignment, and leaves out none elsewhere.
-        min_separation: pairs nearer than so many sites are not ranked; 6 by default, 1 for binary sites.
+        min_separation: pairs nearer than so many sites are not ranked, of an alignment so many columns of its file.
+            None takes 6 for alignments and where distances are known, 1 elsewhere.
         cutoff: sites closer than so many Å are in contact.
         num_points: training points that second differences are averaged over; not used for models of pairs.
         checkpoint: "best", "last", or the path of a file.

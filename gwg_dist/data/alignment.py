@@ -59,6 +59,7 @@ class Alignment(DiscreteData):
 
     sources: ClassVar[tuple[str, ...]] = tuple(f"{suffix}{more}" for more in ("", ".gz") for suffix in SUFFIXES)
     paths: ClassVar[tuple[str, ...]] = ("path", "distances")
+    is_aligned: bool = True
     beside: str = ".fasta"
 
     @classmethod

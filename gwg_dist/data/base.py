@@ -87,6 +87,9 @@ class DiscreteData(LightningDataModule, ABC):
     has_lines: bool = False
     """Whether people read its points as lines of text, see ``lines``."""
 
+    is_aligned: bool = False
+    """Whether its sites are the columns of an alignment, and so lie along a chain."""
+
     beside: str = ""
     """The suffix of a file, written by ``write_file`` beside an .npz of samples; "" writes none."""
 
@@ -176,6 +179,11 @@ class DiscreteData(LightningDataModule, ABC):
     def reference(self) -> str | None:
         """Letters of the sites that a structure's chain is aligned to; None where, as here, they have none."""
         return None
+
+    @property
+    def columns(self) -> Tensor:
+        """Where each site lies along the chain or in the file, ``(D,)`` int64, rising: here its number from 0."""
+        return torch.arange(self.space.num_sites)
 
     def blanks(self) -> Tensor:
         """The category of each site that stands for a missing cell, ``(D,)`` int64; -1 where, as here, none does."""

@@ -155,10 +155,18 @@ def contact_scores(couplings: Tensor, *, without: int | None = None) -> Tensor:
     return average_product_correction(frobenius(zero_sum(couplings), without=without))
 
 
-def ranked_pairs(scores: Tensor, *, min_separation: int = MIN_SEPARATION) -> Tensor:
-    """Pairs i < j with j - i >= ``min_separation``, the highest score first, ``(P, 2)`` int64."""
+def ranked_pairs(scores: Tensor, *, min_separation: int = MIN_SEPARATION, columns: Tensor | None = None) -> Tensor:
+    """Pairs i < j that are ``min_separation`` or more apart, the highest score first, ``(P, 2)`` int64.
+
+    Args:
+        scores: ``(D, D)``.
+        min_separation: smallest j - i, or columns[j] - columns[i], of a pair.
+        columns: where each site lies along the chain, ``(D,)`` int64, rising; None counts the sites.
+    """
     num = len(scores)
-    pairs = torch.triu_indices(num, num, max(min_separation, 1), device=scores.device).T
+    pairs = torch.triu_indices(num, num, 1, device=scores.device).T
+    place = torch.arange(num) if columns is None else columns
+    pairs = pairs[place.to(scores.device)[pairs].diff(dim=1)[:, 0] >= min_separation]
     order = scores[pairs[:, 0], pairs[:, 1]].argsort(descending=True, stable=True)
     return pairs[order]
 
@@ -170,22 +178,24 @@ def contact_precision(
     min_separation: int = MIN_SEPARATION,
     cutoff: float = CUTOFF,
     shares: tuple[float, ...] = SHARES,
+    columns: Tensor | None = None,
 ) -> Precision:
     """The share of contacts among the L/5, L/2, L and 2 L highest pairs; L is the number of sites D.
 
     Args:
         scores: ``(D, D)``.
         distances: ``(D, D)`` in Å; pairs whose distance is nan are not ranked.
-        min_separation: smallest j - i of a pair.
+        min_separation: see ``ranked_pairs``.
         cutoff: sites closer than so many Å are in contact.
         shares: numbers of pairs as shares of D.
+        columns: see ``ranked_pairs``.
 
     Raises:
         ValueError: distances of another size, or none of them known.
     """
     if distances.shape != scores.shape:
         raise ValueError(f"distances must have shape {tuple(scores.shape)}, got {tuple(distances.shape)}")
-    pairs = ranked_pairs(scores, min_separation=min_separation)
+    pairs = ranked_pairs(scores, min_separation=min_separation, columns=columns)
     distance = distances.to(scores.device)[pairs[:, 0], pairs[:, 1]]
     contact = (distance < cutoff)[~distance.isnan()].double()
     if not len(contact):

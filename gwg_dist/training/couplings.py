@@ -42,13 +42,26 @@ GAP = "-"
 
 
 class Truth(NamedTuple):
-    """Where the distances between sites are; see ``read_distances``. ``cutoff`` in Å is where contact ends."""
+    """Where the distances between sites are; see ``read_distances``. ``cutoff`` in Å is where contact ends.
+
+    ``kind``, ``chain`` and ``sequence`` say how the file is read; None of ``kind`` is "cb".
+    """
 
     distances: str | None = None
-    kind: str = "cb"
+    kind: str | None = None
     chain: str | None = None
     sequence: str | None = None
     cutoff: float = 8.0
+
+    def check(self) -> None:
+        """Raise InputError for a setting outside its range, or one of a file that is not given."""
+        if not self.cutoff > 0:
+            raise InputError(f"cutoff must be positive, got {self.cutoff}")
+        if self.kind is not None and self.kind not in KINDS:
+            raise InputError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        for name, value in (("kind", self.kind), ("chain", self.chain), ("sequence", self.sequence)):
+            if self.distances is None and value is not None:
+                raise InputError(f"{name} says how a file of distances is read: give --distances too, got {value!r}")
 
     def read(self, data: DiscreteData) -> Tensor | None:
         """``(D, D)`` in Å, those of the data where no file is given; None where none are known.
@@ -62,7 +75,7 @@ class Truth(NamedTuple):
             data.space.num_sites,
             chain=self.chain,
             sequence=self.sequence or data.reference,
-            kind=self.kind,
+            kind=self.kind or KINDS[0],
             name="distances",
         )
 
@@ -102,18 +115,18 @@ def couplings_of_run(
     truth = truth or Truth()
     loaded = load_run(run, checkpoint, device=device, trust=trust)
     space, data = loaded.module.space, loaded.data
-    if min_separation is None:
-        min_separation = 1 if isinstance(space, Binary) else MIN_SEPARATION
-    check(space, truth, gap, min_separation, num_points)
+    truth.check()
+    check(space, gap, num_points)
+    gap = gap_of(data) if gap is None else gap
     distances = truth.read(data)
+    min_separation = separation_of(data, distances, min_separation)
     path = place_of(loaded, Path(run), out)
     data.seed = seed
-    gap = gap_of(data) if gap is None else gap
     found = couplings_of(loaded.module, data, num_points=num_points, gap=gap)
-    pairs = ranked_pairs(found.scores, min_separation=min_separation)
+    pairs = ranked_pairs(found.scores, min_separation=min_separation, columns=data.columns)
     write_arrays(path, found)
-    write_pairs(path.with_suffix(".csv"), found.scores, pairs, distances)
-    show_pairs(found.scores, pairs[:NUM_SHOWN], distances)
+    write_pairs(path.with_suffix(".csv"), found.scores, pairs, distances, data.site_names())
+    show_pairs(found.scores, pairs[:NUM_SHOWN], distances, data.site_names())
     if distances is not None:
         show_precision(found.scores, distances, data, gap, min_separation, truth.cutoff)
     written = [path, path.with_suffix(".csv")]
@@ -123,24 +136,39 @@ def couplings_of_run(
     return path
 
 
-def check(space: Space, truth: Truth, gap: int | None, min_separation: int, num_points: int) -> None:
+def check(space: Space, gap: int | None, num_points: int) -> None:
     """Raise InputError for a setting outside its range."""
     if gap is not None and not 0 <= gap < space.num_categories:
         raise InputError(f"gap must be a category from 0 to {space.num_categories - 1}, got {gap}")
-    if not 1 <= min_separation < space.num_sites:
-        raise InputError(f"min_separation must lie in 1 to {space.num_sites - 1}, got {min_separation}")
     if num_points < 1:
         raise InputError(f"num_points must be positive, got {num_points}")
-    if not truth.cutoff > 0:
-        raise InputError(f"cutoff must be positive, got {truth.cutoff}")
-    if truth.kind not in KINDS:
-        raise InputError(f"kind must be one of {', '.join(KINDS)}, got {truth.kind!r}")
 
 
 def gap_of(data: DiscreteData) -> int | None:
-    """The category that is called "-" at every site; None where there is none."""
+    """The category that is called "-" at every site; None where there is none.
+
+    Raises:
+        InputError: an alignment that cannot be read, so that nobody knows.
+    """
+    if data.is_aligned and data.reference is None:
+        raise InputError("gap: which category is the gap is not known without the run's alignment: put its file back, "
+                         "or give --gap=NUMBER")  # fmt: skip
     names = data.category_names()
     return names[0].index(GAP) if all(GAP in site and site == names[0] for site in names) else None
+
+
+def separation_of(data: DiscreteData, distances: Tensor | None, given: int | None) -> int:
+    """How many sites apart pairs are that are ranked: neighbours along a chain are not, where the sites are a chain.
+
+    Raises:
+        InputError: one that no pair has.
+    """
+    largest = int(data.columns.max() - data.columns.min())
+    if given is None:
+        return max(min(MIN_SEPARATION, largest), 1) if data.is_aligned or distances is not None else 1
+    if not 1 <= given <= largest:
+        raise InputError(f"min_separation must lie in 1 to {largest}, got {given}")
+    return given
 
 
 def place_of(loaded: LoadedRun, run: Path, out: Path | None) -> Path:
@@ -197,21 +225,21 @@ def write_arrays(path: Path, found: Couplings) -> None:
         np.savez_compressed(file, **numbers)
 
 
-def write_pairs(path: Path, scores: Tensor, pairs: Tensor, distances: Tensor | None) -> None:
-    """All ranked pairs: sites from 1, score, distance in Å where known."""
+def write_pairs(path: Path, scores: Tensor, pairs: Tensor, distances: Tensor | None, names: list[str]) -> None:
+    """All ranked pairs: names of the sites, score, distance in Å where known."""
     with replacing(path) as beside, open(beside, "w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["rank", "i", "j", "score", *([] if distances is None else ["distance"])])
-        for rank, row in enumerate(_rows(scores, pairs, distances)):
+        for rank, row in enumerate(_rows(scores, pairs, distances, names)):
             table.writerow([rank + 1, *row])
 
 
-def show_pairs(scores: Tensor, pairs: Tensor, distances: Tensor | None) -> None:
+def show_pairs(scores: Tensor, pairs: Tensor, distances: Tensor | None, names: list[str]) -> None:
     """The strongest pairs on the terminal."""
     table = Table(title="strongest pairs", title_justify="left", pad_edge=False)
     for column in ("i", "j", "score", *([] if distances is None else ["distance, Å"])):
         table.add_column(column, justify="right")
-    for row in _rows(scores, pairs, distances):
+    for row in _rows(scores, pairs, distances, names):
         table.add_row(*map(str, row))
     console.print(table)
 
@@ -224,14 +252,18 @@ def show_precision(
     Raises:
         InputError: no distance is known.
     """
+
+    def precision(of: Tensor) -> Precision:
+        columns = data.columns
+        return contact_precision(of, distances, min_separation=min_separation, cutoff=cutoff, columns=columns)
+
     rows: dict[str, Precision] = {}
     try:
-        rows["this model"] = contact_precision(scores, distances, min_separation=min_separation, cutoff=cutoff)
+        rows["this model"] = precision(scores)
     except ValueError as error:
         raise InputError(f"distances: {error}") from error
     with contextlib.suppress(InputError), console.status("mean-field couplings of the training points"):
-        mean_field = mean_field_scores(data, gap)
-        rows["mean field"] = contact_precision(mean_field, distances, min_separation=min_separation, cutoff=cutoff)
+        rows["mean field"] = precision(mean_field_scores(data, gap))
     table = Table(title="share of contacts", title_justify="left", pad_edge=False)
     ours = rows["this model"]
     table.caption = f"{ours.num_contacts} contacts (< {cutoff:g} Å) {min_separation} or more sites apart"
@@ -253,10 +285,10 @@ def mean_field_scores(data: DiscreteData, gap: int | None) -> Tensor:
     return contact_scores(mean_field_couplings(statistics.with_pseudocount(PSEUDOCOUNT)), without=gap)
 
 
-def _rows(scores: Tensor, pairs: Tensor, distances: Tensor | None) -> Iterator[list[object]]:
-    """Sites counted from 1, score and distance of each pair."""
-    columns = [pairs.T[0] + 1, pairs.T[1] + 1, scores[pairs[:, 0], pairs[:, 1]]]
+def _rows(scores: Tensor, pairs: Tensor, distances: Tensor | None, names: list[str]) -> Iterator[list[object]]:
+    """Names of the sites, score and distance of each pair."""
+    columns = [pairs.T[0], pairs.T[1], scores[pairs[:, 0], pairs[:, 1]]]
     if distances is not None:
         columns.append(distances[pairs[:, 0], pairs[:, 1]])
     for i, j, *numbers in zip(*(column.tolist() for column in columns), strict=True):
-        yield [i, j, *(f"{number:.4g}" for number in numbers)]
+        yield [names[i], names[j], *(f"{number:.4g}" for number in numbers)]

@@ -62,7 +62,7 @@ def load_run(run: str | Path, checkpoint: str = "best", *, device: str | None = 
     batch_size = config.data.get("init_args.batch_size") or 1
     data = _DataOfRun(stored_space(contents), lambda: instantiate_data(parser, config), batch_size=batch_size)
     kind = class_of(config.data)
-    data.beside, data.has_lines = kind.beside, kind.has_lines
+    data.beside, data.has_lines, data.is_aligned = kind.beside, kind.has_lines, kind.is_aligned
     objects = instantiate(parser, config, data=data)
     module: EBMModule = objects.model
     load_weights(module, contents)
@@ -110,6 +110,10 @@ class _DataOfRun(DiscreteData):
     @property
     def reference(self) -> str | None:
         return self._reader().reference
+
+    @property
+    def columns(self) -> Tensor:
+        return self._reader().columns
 
     def blanks(self) -> Tensor:
         return self._reader().blanks()

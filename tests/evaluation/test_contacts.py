@@ -80,6 +80,8 @@ def test_pairs_are_ranked_apart_and_from_the_top() -> None:
     pairs = ranked_pairs(scores, min_separation=6)
     assert pairs[:2].tolist() == [[2, 9], [0, 7]]
     assert int((pairs[:, 1] - pairs[:, 0]).min()) == 6
+    columns = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 18])
+    assert len(ranked_pairs(scores, min_separation=10, columns=columns)) == 9
     distances = torch.full((10, 10), torch.nan)
     distances[0, 7], distances[2, 9], distances[0, 8] = 4.0, 12.0, 7.9
     found = contact_precision(scores, distances, shares=(0.1, 0.2, 0.3))

@@ -62,12 +62,52 @@ def test_models_without_pairs_have_effective_couplings(tmp_path: Path) -> None:
     assert len(path.with_suffix(".csv").read_text().splitlines()) == 1 + 36
 
 
+def pairs_of(path: Path) -> list[tuple[str, str]]:
+    return [(row["i"], row["j"]) for row in csv.DictReader(path.with_suffix(".csv").open())]
+
+
+@pytest.fixture(scope="module")
+def few() -> list[str]:
+    small = [option for option in SMALL if "RBM" not in option and "num_hidden" not in option]
+    return [*small, "--model.energy=PottsEnergy", "--trainer.max_steps=2"]
+
+
+def test_pairs_of_a_table_have_its_names_and_neighbours_are_ranked(tmp_path: Path, few: list[str]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(3, (200, 4), generator=generator).tolist()
+    words = "".join(",".join("abc"[code] for code in row) + "\n" for row in rows)
+    (tmp_path / "x.csv").write_text("leaf,stem,root,seed\n" + words)
+    run = run_fit(tmp_path / "run", f"{tmp_path}/x.csv", *few)
+    found = pairs_of(couplings.couplings(str(run), checkpoint="last", device="cpu"))
+    assert {frozenset(pair) for pair in found} >= {frozenset(("leaf", "stem")), frozenset(("root", "seed"))}
+    assert len(found) == 6
+
+
+def test_pairs_of_an_alignment_are_counted_in_columns_and_need_its_gap(
+    tmp_path: Path, few: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    letters = torch.randint(20, (200, 5), generator=generator).tolist()
+    rows = ["".join("ACDEFGHIKLMNPQRSTVWY"[code] for code in row) for row in letters]
+    text = "".join(f">r{number}\n{row[:2]}---{row[2:]}\n" for number, row in enumerate(rows))
+    (tmp_path / "x.fasta").write_text(text)
+    run = run_fit(tmp_path / "run", f"{tmp_path}/x.fasta", *few, "--data.max_column_gaps=0.5", "--data.split=rows")
+    found = pairs_of(couplings.couplings(str(run), checkpoint="last", device="cpu"))
+    assert set(found) == {("1", "7"), ("1", "8"), ("2", "8")}, "six or more columns apart"
+    (tmp_path / "x.fasta").rename(tmp_path / "moved.fasta")
+    assert "gap: which category is the gap is not known" in fails(couplings.main, [str(run), "--device=cpu"], capsys)
+    couplings.couplings(str(run), checkpoint="last", device="cpu", gap=0)
+
+
 @pytest.mark.parametrize(("options", "message"), [
     (["--gap=3"], "gap must be a category from 0 to 2, got 3"),
     (["--min_separation=9"], "min_separation must lie in 1 to 8, got 9"),
     (["--num_points=0"], "num_points must be positive"),
     (["--cutoff=0"], "cutoff must be positive"),
     (["--kind=ca"], "kind must be one of cb, heavy, got 'ca'"),
+    (["--kind=heavy"], "kind says how a file of distances is read: give --distances too, got 'heavy'"),
+    (["--chain=A"], "chain says how a file of distances is read"),
+    (["--sequence=ACD"], "sequence says how a file of distances is read"),
     (["--distances=nowhere.npz"], "nowhere.npz"),
     (["--distances={}/x.npy"], "must hold 9x9 distances"),
     (["--out={}/run/couplings"], "is there already"),
