@@ -47,7 +47,7 @@ def draw_map(path: Path, scores: Tensor, pairs: Tensor, distances: Tensor | None
     panel.plot(second[true], first[true], ".", color="tab:blue", markersize=3, label="strongest pairs")
     image.set_extent((0.5, num + 0.5, 0.5, num + 0.5))
     panel.set(xlim=(0.5, num + 0.5), ylim=(0.5, num + 0.5), xlabel="site", ylabel="site", aspect="equal")
-    panel.legend(fontsize=7, loc="lower right")
+    figure.legend(fontsize=8, loc="outside lower center", ncols=3)
     with replacing(path) as beside:
         figure.savefig(beside, dpi=DPI, format="png")
     return True

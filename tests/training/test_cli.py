@@ -130,6 +130,9 @@ def test_every_experiment_runs_two_iterations(path: Path, tmp_path: Path, reques
     if any(name in text for name in ("MNIST", "Omniglot", "Caltech", "FreyFaces")):
         args += [f"--data.root={request.getfixturevalue('shared_data')}"]
         args += ["--data.binarization=static"] if "published" in text else []  # that draw is not among the local files
+    if "Alignment" in text:
+        name = yaml.safe_load(text)["data"]["init_args"]["path"]
+        args += [f"--data.path={request.getfixturevalue('shared_data') / name}"]
     if "ResNet" in text:
         args += ["--model.energy.num_channels=4"]
     if "IsingSamples" in text:
@@ -137,7 +140,7 @@ def test_every_experiment_runs_two_iterations(path: Path, tmp_path: Path, reques
     fit.main(args)
     assert torch.load(tmp_path / "run/last.ckpt", weights_only=True)["global_step"] == 2
     assert (tmp_path / "run/results.json").is_file()
-    assert (tmp_path / "run/samples.png").is_file()
+    assert (tmp_path / "run/samples.png").is_file() or "PseudoLikelihood" in text  # which has no chains to show
 
 
 def test_settings_without_effect_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
