@@ -4,6 +4,7 @@ from gwg_dist.evaluation.ais import AISResult, ais, ais_result, ais_start, beta_
 from gwg_dist.evaluation.annealing import AnnealPoint, anneal
 from gwg_dist.evaluation.assess import AISSettings, Assessment, assess, assessment_of, collapse_warning, describe
 from gwg_dist.evaluation.bennett import Bennett, bennett
+from gwg_dist.evaluation.completion import ChainSettings, Completion, complete
 from gwg_dist.evaluation.contacts import (
     PairModel,
     Precision,
@@ -34,6 +35,7 @@ from gwg_dist.evaluation.mixing import (
 )
 from gwg_dist.evaluation.pilot import pilot_path
 from gwg_dist.evaluation.reverse import ReverseResult, reverse_ais
+from gwg_dist.evaluation.scores import PointScores, score_points, single_site_changes
 from gwg_dist.evaluation.smc import SMCResult, smc
 from gwg_dist.evaluation.statistics import (
     Agreement,
@@ -54,10 +56,13 @@ __all__ = [
     "AnnealPoint",
     "Assessment",
     "Bennett",
+    "ChainSettings",
+    "Completion",
     "Estimate",
     "Likelihood",
     "PairModel",
     "PairStatistics",
+    "PointScores",
     "Precision",
     "ReverseResult",
     "SMCResult",
@@ -79,6 +84,7 @@ __all__ = [
     "category_frequencies",
     "check_num_chains",
     "collapse_warning",
+    "complete",
     "contact_precision",
     "contact_scores",
     "coupling_bound",
@@ -101,7 +107,9 @@ __all__ = [
     "pilot_path",
     "ranked_pairs",
     "reverse_ais",
+    "score_points",
     "set_aside",
+    "single_site_changes",
     "smc",
     "split_rhat",
     "summarize",
