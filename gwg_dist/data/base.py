@@ -101,6 +101,7 @@ class DiscreteData(LightningDataModule, ABC):
         self.batch_size = batch_size
         self.seed = 0
         self.notes: list[str] = []  # what was found out about the data, for people
+        self.values: list[int] | None = None  # what files hold for the codes 0, 1, ...; None: the codes themselves
         self._splits: Splits | None = None
         self._order: tuple[int, Tensor] | None = None
 
@@ -149,8 +150,9 @@ class DiscreteData(LightningDataModule, ABC):
     def encode_file(self, path: str | Path, *, missing_as: int | None = None) -> tuple[Tensor, list[str]]:
         """Points of another file as codes ``(N, D)`` int64 of this space, and a name for each.
 
-        Here a file of arrays or a table of codes, see ``read_points``. A class whose files hold letters or text
-        overrides this, ``write_file`` and ``category_names``; one whose sites have names, ``site_names``.
+        Here a file of arrays or a table of codes, or of ``values``, see ``read_points``. A class whose files hold
+        letters or text overrides this, ``write_file`` and ``category_names``; one whose sites have names,
+        ``site_names``.
 
         Args:
             path: the file.
@@ -159,7 +161,7 @@ class DiscreteData(LightningDataModule, ABC):
         Raises:
             InputError: a file that cannot be used, naming the file and the line or the point.
         """
-        return read_points(path, self.space, missing_as=missing_as)
+        return read_points(path, self.space, missing_as=missing_as, values=self.values)
 
     def write_file(self, path: str | Path, codes: Tensor, names: Sequence[str]) -> None:
         """Write codes ``(N, D)`` as a file that ``encode_file`` reads, the kind by the suffix of ``path``.
@@ -168,7 +170,7 @@ class DiscreteData(LightningDataModule, ABC):
             InputError: a suffix that this class does not write.
             OSError: the file cannot be written.
         """
-        write_points(path, codes, names, self.space)
+        write_points(path, codes, names, self.space, values=self.values)
 
     @property
     def distances(self) -> Tensor | None:
@@ -194,7 +196,9 @@ class DiscreteData(LightningDataModule, ABC):
         return [str(site + 1) for site in range(self.space.num_sites)]
 
     def category_names(self) -> list[list[str]]:
-        """What the categories of each site are called, by site: here their numbers from 0."""
+        """What the categories of each site are called, by site: here ``values``, or numbers from 0."""
+        if self.values is not None:
+            return [[str(value) for value in self.values[:size]] for size in self.space.sizes]
         return [[str(k) for k in range(size)] for size in self.space.sizes]
 
     def lines(self, codes: Tensor) -> list[str]:

@@ -75,11 +75,13 @@ class Coded(NamedTuple):
         space: where they live.
         parts: codes ``(N, D)`` by the name of the split, or intensities in [0, 1] that are to be binarised.
         notes: what was found out on the way.
+        values: what the file holds for the codes 0, 1, ..., in order; None where it holds the codes themselves.
     """
 
     space: Space
     parts: dict[str, Tensor]
     notes: list[str]
+    values: list[int] | None = None
 
     def cut(self, *, held_out: float, binarization: str = "none", weights: Tensor | None = None) -> Splits:
         """Three splits; ``held_out`` of the training points, and as many again, where one is missing."""
@@ -129,10 +131,11 @@ def code(arrays: dict[str, np.ndarray], how: Coding, *, path: str, names: dict[s
         if array.dtype.kind == "f":
             raise InputError(f"{label[part]}: {_not_integers(array)}")
     values = np.unique(np.concatenate([_distinct(array) for array in found.values()]))
+    original: list[int] | None = None
     if how.coding == "compact" or _are_two_levels(values, how, categories):
         notes.append(f"{_listed(values)} are read as {_listed(range(len(values)))}")
         found = {part: np.searchsorted(values, array) for part, array in found.items()}
-        values = np.arange(len(values))
+        original, values = values.tolist(), np.arange(len(values))
     categories = how.num_categories or categories
     _check_range(values, categories, found, label, path)
     if categories is None:
@@ -143,7 +146,9 @@ def code(arrays: dict[str, np.ndarray], how: Coding, *, path: str, names: dict[s
         part: torch.from_numpy(np.ascontiguousarray(array.astype(_numpy_dtype(space)))).flatten(1)
         for part, array in found.items()
     }
-    return Coded(space, parts, notes)
+    if original is not None:  # categories that do not occur go on behind
+        original += range(original[-1] + 1, original[-1] + 1 + categories - len(original))
+    return Coded(space, parts, notes, None if original == list(range(categories)) else original)
 
 
 def _numbers(array: np.ndarray, where: str) -> np.ndarray:

@@ -20,17 +20,22 @@ MISSING_CELLS = ("", "?", ".", "NA", "NaN", "nan")
 LEVELS = 255
 
 
-def read_points(path: str | Path, space: Space, *, missing_as: int | None = None) -> tuple[Tensor, list[str]]:
+def read_points(
+    path: str | Path, space: Space, *, missing_as: int | None = None, values: Sequence[int] | None = None
+) -> tuple[Tensor, list[str]]:
     """Codes ``(N, D)`` int64 of a file, and a name for each point: its number, from 1.
 
     An .npz or .npy holds integers ``(N, ...)``; of several arrays it is x, or the only one whose points have D sites.
-    Two levels 0 and 255 are 0 and 1 of a Binary space. A .csv or .tsv has a point a line and a site a column.
+    Two levels 0 and 255 are 0 and 1 of a Binary space. An .npz with energies f beside x, as ``gwg_dist sample`` writes
+    it, holds codes in any case. A .csv or .tsv has a point a line and a site a column.
 
     Args:
         path: the file.
         space: where the points live.
         missing_as: the code that stands for a missing site in what is returned. In arrays -1 and NaN are missing, in
             tables -1, an empty cell, "?", "." and NA. None refuses missing sites.
+        values: what the file holds for the codes 0, 1, ..., in order; None where it holds codes. With -1 among them,
+            -1 is not missing.
 
     Raises:
         InputError: no such file, one of another kind, another number of sites, a value that is no category; it names
@@ -39,13 +44,47 @@ def read_points(path: str | Path, space: Space, *, missing_as: int | None = None
     path = existing(path, "file")
     suffix = path.suffix.lower()
     if suffix in ARRAYS:
-        values = _array(path, space)
+        arrays = read_arrays(path, "file")
+        values = None if {"x", "f"} <= arrays.keys() else values
+        numbers = _array(arrays, path, space, bits=values is None)
     elif suffix in TABLES:
-        values = _table(path, space)
+        numbers = _table(path, space)
     else:
         known = ", ".join((*ARRAYS, *TABLES))
         raise InputError(f"file: {path} is of no kind that the data of this run are read from: {known}")
-    return checked_codes(values, space, str(path), missing_as=missing_as), [str(n + 1) for n in range(len(values))]
+    if values is not None:
+        numbers = _codes_of(numbers, np.array(values), str(path))
+    return checked_codes(numbers, space, str(path), missing_as=missing_as), [str(n + 1) for n in range(len(numbers))]
+
+
+def values_of(codes: Tensor, values: Sequence[int] | None) -> np.ndarray:
+    """What a file holds for codes ``(N, D)`` in which -1 is a missing site; see ``read_points``.
+
+    A missing site is -1, or NaN where -1 is one of the values.
+    """
+    points = codes.cpu().numpy()
+    if values is None:
+        return points
+    found = np.array(values)[points]
+    missing = points == -1
+    if not missing.any():
+        return found
+    return np.where(missing, np.nan, found) if -1 in values else np.where(missing, -1, found)
+
+
+def _codes_of(numbers: np.ndarray, values: np.ndarray, where: str) -> np.ndarray:
+    """Codes of numbers ``(N, D)`` that are among sorted values, -1 for a missing site."""
+    missing = np.isnan(numbers) if numbers.dtype.kind == "f" else np.zeros(numbers.shape, bool)
+    missing |= (numbers == -1) & (-1 not in values)
+    found = np.where(missing, values[0], numbers)
+    codes = np.searchsorted(values, found).clip(max=len(values) - 1)
+    wrong = values[codes] != found
+    if wrong.any():
+        n, site = (int(i) for i in np.argwhere(wrong)[0])
+        known = ", ".join(map(str, values[:20])) + (", ..." if len(values) > 20 else "")
+        raise InputError(f"{where}: point {n + 1}, site {site + 1} is {numbers[n, site]:g}, expected one of the values "
+                         f"that the run's data have: {known}")  # fmt: skip
+    return np.where(missing, -1, codes)
 
 
 def checked_codes(values: np.ndarray, space: Space, where: str, *, missing_as: int | None = None) -> Tensor:
@@ -79,8 +118,10 @@ def checked_codes(values: np.ndarray, space: Space, where: str, *, missing_as: i
     return codes if missing_as is None else codes.masked_fill(torch.from_numpy(missing), missing_as)
 
 
-def write_points(path: str | Path, codes: Tensor, names: Sequence[str], space: Space) -> None:
-    """Write codes ``(N, D)`` where ``read_points`` finds them again, by the suffix of ``path``.
+def write_points(
+    path: str | Path, codes: Tensor, names: Sequence[str], space: Space, *, values: Sequence[int] | None = None
+) -> None:
+    """Write codes ``(N, D)`` where ``read_points`` with these ``values`` finds them, by the suffix of ``path``.
 
     An .npz holds x ``(N, ...)`` in the shape of the space and the names, a .csv or .tsv a point a line.
 
@@ -89,13 +130,13 @@ def write_points(path: str | Path, codes: Tensor, names: Sequence[str], space: S
         OSError: the file cannot be written.
     """
     path = Path(path)
-    suffix, points = path.suffix.lower(), codes.cpu().numpy()
+    suffix, points = path.suffix.lower(), values_of(codes, values)
     if suffix not in (*ARRAYS, *TABLES):
         raise InputError(f"out must end in {', '.join((*ARRAYS, *TABLES))}, got {path}")
     shaped = points.reshape(len(points), *space.shape)
     with replacing(path) as beside:
         if suffix in TABLES:
-            np.savetxt(beside, points, fmt="%d", delimiter=TABLES[suffix][0])
+            np.savetxt(beside, points, fmt="%.0f", delimiter=TABLES[suffix][0])
             return
         with open(beside, "wb") as file:
             if suffix == ".npz":
@@ -104,9 +145,8 @@ def write_points(path: str | Path, codes: Tensor, names: Sequence[str], space: S
                 np.save(file, shaped)
 
 
-def _array(path: Path, space: Space) -> np.ndarray:
-    """The numbers ``(N, D)`` of an array file."""
-    arrays = read_arrays(path, "file")
+def _array(arrays: dict[str, np.ndarray], path: Path, space: Space, *, bits: bool) -> np.ndarray:
+    """The numbers ``(N, D)`` of an array file; 0 and 1 for two levels 0 and 255 where they are to be ``bits``."""
     fitting = {name: a for name, a in arrays.items() if a.ndim > 1 and a.size == len(a) * space.num_sites}
     name = next((name for name in ("x", *fitting) if name in arrays), None)
     if name not in fitting or (name != "x" and len(fitting) > 1):
@@ -117,7 +157,7 @@ def _array(path: Path, space: Space) -> np.ndarray:
     if array.dtype.kind not in "iufb":
         raise InputError(f"file: array {name} of {path} must hold integers, got {array.dtype}")
     values = array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
-    two_levels = space.num_categories == 2 and array.size and np.isin(values, (0, LEVELS)).all()
+    two_levels = bits and space.num_categories == 2 and array.size and np.isin(values, (0, LEVELS)).all()
     return values // LEVELS if two_levels and (values == LEVELS).any() else values
 
 

@@ -16,7 +16,7 @@ from gwg_dist.data.categories import EMPTY, Choice, Codebook, encoded
 from gwg_dist.data.cells import DELIMITERS, Cells, is_number, read_cells, write_cells
 from gwg_dist.data.coding import Coded, Coding, code
 from gwg_dist.data.files import check_held_out, existing, read_arrays
-from gwg_dist.data.points import MISSING_CELLS
+from gwg_dist.data.points import MISSING_CELLS, values_of
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.files import replacing
 
@@ -96,7 +96,7 @@ class Table(DiscreteData):
             self._coded = code({"train": table.values}, how, path=path)
             self._coded.notes[:0] = table.notes()
         super().__init__(self._coded.space, batch_size=batch_size)
-        self.notes = list(self._coded.notes)
+        self.notes, self.values = list(self._coded.notes), self._coded.values
 
     @classmethod
     def reads(cls, path: Path) -> bool:
@@ -126,7 +126,7 @@ class Table(DiscreteData):
             super().write_file(path, codes, names)
             return
         if self.book is None:
-            header, rows = self.header, codes.tolist()
+            header, rows = self.header, values_of(codes, self.values).tolist()
         else:
             header, rows = self.book.header if self.book.named else [], self.book.decode(codes)
         with replacing(path) as beside:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gwg_dist.data import Arrays
+from gwg_dist.data import Arrays, Table
 from gwg_dist.spaces import Binary, Categorical
 from gwg_dist.tools.errors import InputError
 
@@ -94,3 +94,43 @@ def test_a_strange_file_is_named(data: Arrays, tmp_path: Path) -> None:
         data.encode_file(tmp_path / "a.txt")
     with pytest.raises(InputError, match=r"out must end in \.npz"):
         data.write_file(tmp_path / "a.txt", CODES, [""] * 7)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy", ".csv", ".tsv"])
+@pytest.mark.parametrize(("levels", "coding"), [((-1, 1), "auto"), ((1, 2, 3, 4), "compact"), ((-1, 3, 7), "compact")])
+def test_files_are_read_with_the_coding_of_the_data(
+    levels: tuple[int, ...], coding: str, suffix: str, tmp_path: Path
+) -> None:
+    """A spin of -1 is a value and no hole, and a file without the smallest value is not shifted."""
+    values = np.array(levels)[np.random.default_rng(0).integers(0, len(levels), (20, 6))]
+    values[0, : len(levels)] = levels
+    np.savez(tmp_path / "train.npz", x=values)
+    np.savetxt(tmp_path / "train.csv", values, fmt="%d", delimiter=",")
+    expected = torch.from_numpy(np.searchsorted(levels, values))
+    some = expected.clamp(min=1)
+    holes = some.clone()
+    holes[1, 2] = -1
+    for data in (Arrays(str(tmp_path / "train.npz"), coding=coding), Table(str(tmp_path / "train.csv"), coding=coding)):
+        for name in ("train.npz", "train.csv"):
+            for missing_as in (None, -1):
+                assert torch.equal(data.encode_file(tmp_path / name, missing_as=missing_as)[0], expected)
+        for codes in (expected, some, holes):
+            path = tmp_path / f"again{suffix}"
+            data.write_file(path, codes, [""] * 20)
+            assert torch.equal(data.encode_file(path, missing_as=-1)[0], codes)
+        assert data.category_names()[0] == [str(level) for level in levels]
+        np.save(tmp_path / "strange.npy", np.full((3, 6), 9))
+        with pytest.raises(
+            InputError, match=r"point 1, site 1 is 9, expected one of the values .*have: " + str(levels[0])
+        ):
+            data.encode_file(tmp_path / "strange.npy")
+        np.savez(tmp_path / "samples.npz", x=expected, f=np.zeros(20))  # as sample writes them
+        assert torch.equal(data.encode_file(tmp_path / "samples.npz")[0], expected)
+
+
+def test_values_that_do_not_occur_have_codes_behind(tmp_path: Path) -> None:
+    np.savez(tmp_path / "train.npz", x=np.array([[5, 7]] * 3))
+    data = Arrays(str(tmp_path / "train.npz"), coding="compact", num_categories=4)
+    assert data.category_names() == [["5", "7", "8", "9"]] * 2
+    data.write_file(tmp_path / "a.csv", torch.tensor([[3, 0]]), ["1"])
+    assert (tmp_path / "a.csv").read_text() == "9,5\n"
