@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import math
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -10,8 +12,9 @@ from typing import NamedTuple
 from torch import Tensor
 from torchmetrics.functional.regression import spearman_corrcoef
 
-from gwg_dist.data.files import existing
+from gwg_dist.data.files import existing, read_text
 from gwg_dist.tools.errors import InputError
+from gwg_dist.tools.terminal import say
 
 MUTATION = re.compile(r"(.)(\d+)(.)")
 NAMES, VALUES = (
@@ -45,36 +48,42 @@ def read_measurements(path: str | Path, column: str | None = None) -> list[Measu
     """The mutations and values of a .csv with a header.
 
     A mutation is a cell such as A24G, several changes with ":" between; or it is in the columns site, from and to.
-    Rows without a value are left out.
+    Rows without a finite value are left out.
 
     Args:
         path: the file.
         column: name of the column of values; None takes value, score, fitness, DMS_score or measurement.
 
     Raises:
-        InputError: no such file or column, a cell that is no mutation or no number, naming the line.
+        InputError: no such file or column, no text, a cell that is no mutation or no number, naming the line.
     """
     path = existing(path, "measurements")
-    with open(path, newline="", encoding="utf-8-sig") as file:
+    with io.StringIO(read_text(path, "measurements"), newline="") as file:
         reader = csv.DictReader(file)
         header = {name.strip().lower(): name for name in reader.fieldnames or []}
         values = _column(header, (column.lower(),) if column else VALUES, path)
         whole = next((header[name] for name in NAMES if name in header), None)
         parts = [] if whole else [_column(header, names, path) for names in (SITE, FROM, TO)]
-        found = []
+        found, left_out = [], 0
         for row in reader:
             where = f"measurements: {path}, line {reader.line_num}"
             if not (row[values] or "").strip():
+                left_out += 1
                 continue
             try:
                 value = float(row[values])
             except ValueError:
                 raise InputError(f"{where}: {row[values]!r} is no number") from None
+            if not math.isfinite(value):
+                left_out += 1
+                continue
             cells = [(row[name] or "").strip() for name in parts]
             changes = _changes(row[whole] or "", where) if whole else [Changed(*cells)]
             found.append(Measurement(changes, value, reader.line_num))
     if len(found) < FEWEST:
         raise InputError(f"measurements: {path} holds {len(found)} measurements, expected {FEWEST} or more")
+    if left_out:
+        say(f"measurements: {left_out} rows of {path} without a finite value are left out")
     return found
 
 
