@@ -111,7 +111,7 @@ def complete(
         progress: called with the number of rows that are done.
 
     Raises:
-        ValueError: codes of another shape or outside 0..K-1, no rows, or rows of which nothing is given.
+        ValueError: codes of another shape or outside 0..K-1, or no rows.
     """
     settings = settings or ChainSettings()
     missing = given == MISSING

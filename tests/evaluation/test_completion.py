@@ -97,7 +97,7 @@ def test_chains_that_disagree_are_not_trusted() -> None:
     given = torch.full((1, 5), -1)
     given[0, 0] = 1
     found = complete(target, given.repeat(20, 1), generator=torch.Generator().manual_seed(0), max_exact=1)
-    assert float(found.trusted().double().mean()) < 1
+    assert float(found.trusted().double().mean()) < 0.4, "four chains are in one basin by 2 / 2^4"
     assert mixing_of(torch.zeros(10, 2)) == (1.0, 20.0)
     assert not mixing_of(torch.tensor([[0.0, 1.0]]).repeat(10, 1))[0] <= 1.1
 
