@@ -163,12 +163,19 @@ class Alignment(DiscreteData):
         found = read_sequences(path, "file")
         return self._codes(found.strings, missing_as=missing_as, where=f"file: {path}"), found.names
 
+    @property
+    def writes(self) -> tuple[str, ...]:
+        return (*self.sources, *super().writes)
+
     def write_file(self, path: str | Path, codes: Tensor, names: Sequence[str]) -> None:
         """Write FASTA where the suffix is one of it, and codes otherwise."""
         if any(str(path).lower().endswith(suffix) for suffix in self.sources):
             write_fasta(path, names, self.text_of(codes))
         else:
             super().write_file(path, codes, names)
+
+    def point_names(self, split: str) -> list[str]:
+        return self.names[split]
 
     def site_names(self) -> list[str]:
         """The numbers of the columns of the file, from 1."""
@@ -190,9 +197,10 @@ class Alignment(DiscreteData):
         points = torch.from_numpy(codes[rows])
         given = None if weights is None else torch.from_numpy(weights)
         parts = self._parts(codes[rows], clusters[rows])
+        named = parts if given is None else [parts[0][given[parts[0]] > 0], *parts[1:]]  # the weightless are left out
         self._split_names = {
             name: [self._family.names[row] for row in rows[part.numpy()]]
-            for name, part in zip(("train", "validation", "test"), parts, strict=True)
+            for name, part in zip(("train", "validation", "test"), named, strict=True)
         }
         return Splits(*(points[part] for part in parts), *(None if given is None else given[part] for part in parts))
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from gwg_dist.batch import Batch, weighted_mean
-from gwg_dist.data.points import read_points, write_points
+from gwg_dist.data.points import WRITTEN, read_points, write_points
 from gwg_dist.spaces import Space
 from gwg_dist.tools.distributed import rank, share, world_size
 from gwg_dist.tools.errors import InputError
@@ -163,6 +163,11 @@ class DiscreteData(LightningDataModule, ABC):
         """
         return read_points(path, self.space, missing_as=missing_as, values=self.values)
 
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The suffixes of files that ``write_file`` writes."""
+        return WRITTEN
+
     def write_file(self, path: str | Path, codes: Tensor, names: Sequence[str]) -> None:
         """Write codes ``(N, D)`` as a file that ``encode_file`` reads, the kind by the suffix of ``path``.
 
@@ -190,6 +195,10 @@ class DiscreteData(LightningDataModule, ABC):
     def blanks(self) -> Tensor:
         """The category of each site that stands for a missing cell, ``(D,)`` int64; -1 where, as here, none does."""
         return torch.full((self.space.num_sites,), -1)
+
+    def point_names(self, split: str) -> list[str]:
+        """A name for each point of a split: here that of the split and its number from 1."""
+        return [f"{split} {n + 1}" for n in range(len(self.splits.parts[split][0]))]
 
     def site_names(self) -> list[str]:
         """What the sites are called, ``D`` names: here their numbers from 1."""

@@ -16,6 +16,7 @@ from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.files import replacing
 
 ARRAYS, TABLES = (".npz", ".npy"), {".csv": ",;\t ", ".tsv": "\t"}
+WRITTEN = (*ARRAYS, *TABLES)
 MISSING_CELLS = ("", "?", ".", "NA", "NaN", "nan")
 LEVELS = 255
 
@@ -50,7 +51,7 @@ def read_points(
     elif suffix in TABLES:
         numbers = _table(path, space)
     else:
-        known = ", ".join((*ARRAYS, *TABLES))
+        known = ", ".join(WRITTEN)
         raise InputError(f"file: {path} is of no kind that the data of this run are read from: {known}")
     if values is not None:
         numbers = _codes_of(numbers, np.array(values), str(path))
@@ -131,8 +132,8 @@ def write_points(
     """
     path = Path(path)
     suffix, points = path.suffix.lower(), values_of(codes, values)
-    if suffix not in (*ARRAYS, *TABLES):
-        raise InputError(f"out must end in {', '.join((*ARRAYS, *TABLES))}, got {path}")
+    if suffix not in WRITTEN:
+        raise InputError(f"out must end in {', '.join(WRITTEN)}, got {path}")
     shaped = points.reshape(len(points), *space.shape)
     with replacing(path) as beside:
         if suffix in TABLES:
@@ -176,8 +177,8 @@ def _table(path: Path, space: Space) -> np.ndarray:
     ]
     values = []
     for index, (number, cells) in enumerate(rows):
-        if index == 0 and not any(cell in MISSING_CELLS or _is_number(cell) for cell in cells):
-            continue  # the names of the columns
+        if index == 0 and not any(map(_is_number, cells)) and not set(cells) <= set(MISSING_CELLS):
+            continue  # the names of the columns; that of an index may be empty
         if len(cells) != space.num_sites:
             raise InputError(f"file: {path}, line {number}: {len(cells)} cells, expected {space.num_sites}")
         wrong = next((i for i, cell in enumerate(cells) if cell not in MISSING_CELLS and not _is_number(cell)), None)

@@ -138,6 +138,10 @@ class Text(DiscreteData):
             raise InputError(f"file: {path} is empty")
         return torch.stack(rows), names
 
+    @property
+    def writes(self) -> tuple[str, ...]:
+        return (*self.sources, *super().writes)
+
     def write_file(self, path: str | Path, codes: Tensor, names: Sequence[str]) -> None:
         """A .txt of a line a point; line breaks within a point are shown as ↵. Other suffixes: codes."""
         if not str(path).lower().endswith(self.sources):

@@ -19,7 +19,7 @@ from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.seeding import make_generator
 from gwg_dist.tools.terminal import console, make_progress, say, track
 from gwg_dist.training.loading import LoadedRun, load_run
-from gwg_dist.training.scoring import SPLITS, check_out, fresh_file, points_of, write_csv
+from gwg_dist.training.scoring import check_out, fresh_file, points_of, write_csv
 
 WHAT = ("mode", "samples", "marginals")
 SWEEPS, LEAST_STEPS, MOST_STEPS = 20, 500, 5000
@@ -46,10 +46,11 @@ def complete_run(
         raise InputError(f"what must be one of {', '.join(WHAT)}, got {what!r}")
     if not 0 <= hide < 1:
         raise InputError(f"hide must lie in [0, 1), got {hide}")
-    suffix = ".csv" if what == "marginals" else ".npz" if file in SPLITS else "".join(Path(file).suffixes[-2:])
     check_out(out, (".csv",) if what == "marginals" else None)
     loaded = load_run(run, checkpoint, device=device, trust=trust)
     data, module = loaded.data, loaded.module
+    check_out(out, (".csv",) if what == "marginals" else data.writes)
+    suffix = ".csv" if what == "marginals" else suffix_as(file, data)
     original, names = points_of(data, file, missing_as=MISSING)
     original = original.masked_fill(original == data.blanks(), MISSING)
     target = without_blanks(module.target, data.blanks())
@@ -79,6 +80,12 @@ def complete_run(
     compare_with_truth(loaded, target, found, original, seed)
     show_completion(found, original, data, path)
     return path
+
+
+def suffix_as(file: str, data: DiscreteData) -> str:
+    """The suffix of a file where its data write such files, else that of arrays."""
+    known = [suffix for suffix in data.writes if file.lower().endswith(suffix)]
+    return max(known, key=len, default=".npz")
 
 
 def with_holes(codes: Tensor, hide: float, sites: list[int], seed: int) -> Tensor:

@@ -100,6 +100,10 @@ class _DataOfRun(DiscreteData):
         """As the run's own data set reads it; as a file of codes where the data are gone."""
         return self._reader().encode_file(path, missing_as=missing_as)
 
+    @property
+    def writes(self) -> tuple[str, ...]:
+        return self._reader().writes
+
     def write_file(self, path: str | Path, codes: Tensor, names: Sequence[str]) -> None:
         self._reader().write_file(path, codes, names)
 
@@ -117,6 +121,9 @@ class _DataOfRun(DiscreteData):
 
     def blanks(self) -> Tensor:
         return self._reader().blanks()
+
+    def point_names(self, split: str) -> list[str]:
+        return self._data().point_names(split)
 
     def site_names(self) -> list[str]:
         return self._reader().site_names()

@@ -23,6 +23,7 @@ from gwg_dist.training.measurements import changed_points, rank_correlation, rea
 from gwg_dist.training.sampling import usual_file
 
 SPLITS = ("train", "validation", "test")
+PICTURE = ".png"
 NO_LOG_Z = "no estimate of log Z belongs to these weights: numbers are not normalised; gwg_dist evaluate makes one"
 
 
@@ -55,14 +56,14 @@ def score_mutations(
     trust: str,
 ) -> Path:
     """Score all single-site changes of a point; see ``gwg_dist.score``. Raises InputError for what cannot be used."""
-    check_out(out, (".csv",))
+    check_out(out, (".csv",), beside=PICTURE)
     measured = read_measurements(measurements, column) if measurements is not None else None
     loaded = load_run(run, checkpoint, device=device, trust=trust)
     data, target = loaded.data, loaded.module.target
     codes, names = points_of(data, file)
     row = chosen_point(names, reference)
     point, sites, categories = codes[row], data.site_names(), data.category_names()
-    path = fresh_file(out, Path(run), f"mutations-{Path(file).stem}", ".csv")
+    path = fresh_file(out, Path(run), f"mutations-{Path(file).stem}", ".csv", beside=PICTURE)
     points = None if measured is None else changed_points(point, measured, sites, categories, offset)
     changes = single_site_changes(target, point)
     write_csv(path, ("site", "from", "to", "log_ratio"), mutation_rows(changes, point, sites, categories))
@@ -71,8 +72,8 @@ def score_mutations(
     same = all(known == categories[0] for known in categories)
     columns = categories[0] if same else [str(k) for k in range(changes.shape[1])]
     title = f"log p(x') - log p(x), x = {names[row]}"
-    if save_matrix(changes, path.with_suffix(".png"), rows=sites, columns=columns, title=title, marked=point):
-        say(f"picture: {path.with_suffix('.png')}")
+    if save_matrix(changes, path.with_suffix(PICTURE), rows=sites, columns=columns, title=title, marked=point):
+        say(f"picture: {path.with_suffix(PICTURE)}")
     if measured is not None and points is not None:
         here = score_points(target, point[None]).unnormalised
         found = score_points(target, points).unnormalised - here
@@ -98,14 +99,19 @@ def points_of(data: DiscreteData, file: str, *, missing_as: int | None = None) -
             raise InputError(f"file: the {file} points are drawn anew in every batch: give a file of codes")
         if not len(points):
             raise InputError(f"file: the data have no {file} points")
-        return points.long(), [f"{file} {n + 1}" for n in range(len(points))]
+        return points.long(), data.point_names(file)
     return data.encode_file(file, missing_as=missing_as)
 
 
 def chosen_point(names: Sequence[str], reference: str) -> int:
-    """The row of a point by its name, else by its number from 1. Raises InputError where there is no such point."""
-    if reference in names:
-        return list(names).index(reference)
+    """The row of a point by its name or the first word of it, else by its number from 1.
+
+    Raises:
+        InputError: there is no such point.
+    """
+    for known in (list(names), [" ".join(name.split()[:1]) for name in names]):
+        if reference in known:
+            return known.index(reference)
     if reference.isdecimal() and 1 <= int(reference) <= len(names):
         return int(reference) - 1
     shown = ", ".join(names[:3])
@@ -159,21 +165,25 @@ def tell_mutations(
         say(f"{label}: " + ", ".join(f"{old}{site}{new} {value:+.2f}" for site, old, new, value in some))
 
 
-def check_out(out: Path | None, suffixes: tuple[str, ...] | None) -> None:
-    """Raise InputError where a file to write has none of some suffixes, or is there already."""
+def check_out(out: Path | None, suffixes: tuple[str, ...] | None, *, beside: str | None = None) -> None:
+    """Raise InputError where a file to write has none of some suffixes, or is there already, or the one beside it."""
     if out is None:
         return
-    if suffixes is not None and out.suffix not in suffixes:
+    if suffixes is not None and not out.name.lower().endswith(suffixes):
         raise InputError(f"out must end in {' or '.join(suffixes)}, got {out}")
-    if out.exists():
-        raise InputError(f"out: {out} exists already: nothing is overwritten")
+    for path in (out, out if beside is None else out.with_suffix(beside)):
+        if path.exists():
+            raise InputError(f"out: {path} exists already: nothing is overwritten")
 
 
-def fresh_file(out: Path | None, folder: Path, stem: str, suffix: str) -> Path:
-    """The file to write: ``out``, or STEM.SUFFIX in the folder, or here where that cannot be written; a new number."""
+def fresh_file(out: Path | None, folder: Path, stem: str, suffix: str, *, beside: str | None = None) -> Path:
+    """The file to write: ``out``, or STEM.SUFFIX in the folder, or here where that cannot be written; a new number.
+
+    The number is new also for the file of the suffix ``beside``.
+    """
     path = out or usual_file(folder, f"{stem}{suffix}")
     number = 1
-    while path.exists():
+    while path.exists() or (beside is not None and path.with_suffix(beside).exists()):
         number += 1
         path = path.with_name(f"{stem}-{number}{suffix}")
     make_folder(path.parent, name="out")

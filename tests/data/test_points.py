@@ -55,6 +55,8 @@ def test_a_table_has_a_header_or_none_and_several_signs_for_a_hole(data: Arrays,
         [0, 1, 2, 3, -1, -1],
         [-1] * 4 + [0, 1],
     ]
+    assert read(data, path, ",a,b,c,d,e\n0,1,2,3,0,1\n").tolist() == [[0, 1, 2, 3, 0, 1]], "an index has no name"
+    assert read(data, path, ",NA,?,.,,\n0,1,2,3,0,1\n").tolist() == [[-1] * 6, [0, 1, 2, 3, 0, 1]]
     assert read(data, path, "0;1;2;3;0;1\n").tolist() == [[0, 1, 2, 3, 0, 1]]
 
 

@@ -12,7 +12,7 @@ import torch
 from gwg_dist import complete
 from gwg_dist.evaluation import exact_log_prob
 from gwg_dist.spaces import Binary
-from gwg_dist.training.completing import sites_named, with_holes
+from gwg_dist.training.completing import sites_named, suffix_as, with_holes
 from gwg_dist.training.loading import load_run
 from tests.support.runs import SMALL, fails, run_fit
 
@@ -109,6 +109,13 @@ def test_images_are_painted_in_by_chains(tmp_path: Path, capsys: pytest.CaptureF
     assert load_run(run, "last").module.space == Binary((6, 5))
 
 
+def test_the_suffix_is_that_of_the_file_where_such_files_are_written(run: Path) -> None:
+    data = load_run(run, "last").data
+    assert [suffix_as(name, data) for name in ("a.v2.CSV", "test", "b.parquet", "c.npy")] == [
+        ".csv", ".npz", ".npz", ".npy"
+    ]  # fmt: skip
+
+
 def test_sites_by_name_and_by_range() -> None:
     assert sites_named("2-4,7", [str(n) for n in range(1, 9)]) == [1, 2, 3, 6]
     assert sites_named("cap-shape,b-c", ["cap-shape", "a", "b", "c"]) == [0, 2, 3]
@@ -130,6 +137,7 @@ def test_mistakes_are_one_line(run: Path, tmp_path: Path, capsys: pytest.Capture
         ([str(run), "test", "--hide=.2", "--num_chains=1"], "num_chains must be at least 2"),
         ([str(run), "test", "--hide=.2", f"--out={holes}"], "nothing is overwritten"),
         ([str(run), "test", "--hide=.2", "--what=marginals", "--out=a.npz"], "out must end in .csv"),
+        ([str(run), "test", "--hide=.2", "--num_steps=-1", "--out=a.parquet"], "out must end in .npz or .npy or .csv"),
         ([str(tmp_path), "test"], "is no run folder"),
     ):
         assert message in fails(complete.main, [*args, "--checkpoint=last"], capsys)

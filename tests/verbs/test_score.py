@@ -13,10 +13,12 @@ import torch
 from scipy.stats import spearmanr
 
 from gwg_dist import evaluate, score
+from gwg_dist.data import Alignment
 from gwg_dist.evaluation import exact_log_prob
+from gwg_dist.tools.errors import InputError
 from gwg_dist.training.loading import load_run
-from gwg_dist.training.measurements import rank_correlation
-from gwg_dist.training.scoring import mutation_rows
+from gwg_dist.training.measurements import rank_correlation, read_measurements
+from gwg_dist.training.scoring import chosen_point, fresh_file, mutation_rows, points_of
 from tests.support.runs import SMALL, fails, run_fit
 
 CODES = np.random.default_rng(0).integers(0, 3, (90, 5))
@@ -120,6 +122,38 @@ def test_mutations_and_measurements(run: Path, tmp_path: Path, capsys: pytest.Ca
     assert f"Spearman correlation with 5 measurements: {rho:.3f}" in capsys.readouterr().err
 
 
+def test_measurements_without_a_finite_value_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "dms.csv"
+    path.write_text("mutation,value\nA1C,1\nA2C,NaN\nA3C,\nA4C,-inf\nA5C,2\nA6C,3\n")
+    assert [each.value for each in read_measurements(path)] == [1.0, 2.0, 3.0]
+    assert "3 rows of" in capsys.readouterr().err
+    path.write_bytes("mutation,value\nA1C,1\u00e9\n".encode("latin-1"))
+    with pytest.raises(InputError, match="is not text in UTF-8"):
+        read_measurements(path)
+
+
+def test_a_picture_is_not_overwritten(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "m.png").write_text("mine")
+    args = [str(run), str(run.parent / "points.npz"), "--mutations", f"--out={tmp_path / 'm.csv'}"]
+    assert "m.png exists already" in fails(score.main, args, capsys)
+    assert (tmp_path / "m.png").read_text() == "mine"
+    assert fresh_file(None, tmp_path, "m", ".csv", beside=".png") == tmp_path / "m-2.csv"
+    assert fresh_file(None, tmp_path, "m", ".csv") == tmp_path / "m.csv"
+
+
+def test_points_have_the_names_of_the_data(tmp_path: Path) -> None:
+    lines = [f">DYR_{n} of {n}\n{'ACDE'[n % 4]}{'ACD'[n % 3]}{'AC'[n % 2]}{'ACDEF'[n % 5]}K\n" for n in range(40)]
+    (tmp_path / "my.fasta").write_text("".join(lines))
+    data = Alignment(str(tmp_path / "my.fasta"), split="rows", batch_size=1)
+    codes, names = points_of(data, "train")
+    assert names == data.names["train"]
+    row = int(names[3].split()[-1])
+    assert (
+        chosen_point(names, f"DYR_{row}") == chosen_point(names, f"DYR_{row} of {row}") == chosen_point(names, "4") == 3
+    )
+    assert data.text_of(codes[3:4]) == [lines[row].split("\n")[1]]
+
+
 def test_rank_correlation_is_scipys() -> None:
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(2, 50, generator=generator)
@@ -136,6 +170,7 @@ def test_rank_correlation_is_scipys() -> None:
         ("mutation,value\n019,1\n019,2\n019,3\n", "'9' is no category of site 1"),
         ("mutation,value\nA,1\n", "line 2: 'A' is no mutation such as A24G"),
         ("mutation,value\n011,x\n", "line 2: 'x' is no number"),
+        ("mutation,value\n011,nan\n011,inf\n011,1\n", "holds 1 measurements"),
         ("site,from,to,value\n1,7,0,1\n1,7,0,1\n1,7,0,1\n", "the reference has"),
         ("mutation,value\n", "holds 0 measurements"),
     ],
