@@ -22,6 +22,7 @@ from pathlib import Path
 
 REACHED = "connected correlations of the chains have Pearson"
 FEW_SWEEPS, MANY_SWEEPS = 20, 220
+MAX_BATCH = 500
 
 
 def main() -> None:
@@ -50,7 +51,7 @@ def ours(args: argparse.Namespace) -> dict[str, float | None]:
     run = args.out / "ours"
     command = [
         sys.executable, "-m", "gwg_dist.fit", str(args.family), f"--run_dir={run}", "--data.split=rows",
-        "--data.batch_size=500", "--model.energy=PottsEnergy", "--model.sampler=BlockGibbs",
+        f"--data.batch_size={min(args.chains, MAX_BATCH)}", "--model.energy=PottsEnergy", "--model.sampler=BlockGibbs",
         f"--model.chains.size={args.chains}", "--model.num_steps=2", "--model.learning_rate=0.01",
         "--model.warmup_iterations=0", "--model.cooldown=0", "--model.weight_decay=0", "--trainer.max_steps=100000",
         f"--stop.pearson={args.target}", "--stop.every=25", "--evaluation.every=0", "--evaluation.num_chains=100",
