@@ -25,7 +25,7 @@ class MyNoise(NamedTuple):
 
 @dataclass(frozen=True)
 class MySampler(Metropolis):
-    """q(x'|x) = 1 / (D (K - 1)): one site set to one of its other categories, both drawn uniformly."""
+    """q(x'|x) = 1 / (D (K_i - 1)): one site i set to one of its other categories, both drawn uniformly."""
 
     def proposal(self, target: Target, x: Tensor, evaluation: Evaluation, beta: Tensor) -> tuple[()]:
         """What q(·|x) needs. An informed proposal makes its weights here, from ``evaluation.grad``."""
@@ -38,17 +38,21 @@ class MySampler(Metropolis):
 
     def propose(self, target: Target, state: MetropolisState, noise: MyNoise) -> Move:
         """A move from ``state.x``: a function of the noise and of nothing else that is random."""
-        space = target.space
-        move = (noise.move * space.num_sites * (space.num_categories - 1)).long()
-        site, shift = move // (space.num_categories - 1), move % (space.num_categories - 1) + 1
+        space, place = target.space, noise.move * target.space.num_sites
+        site = place.long()
+        others = self.others(target, site)
+        shift = ((place - site) * others).long() + 1
         old = space.category_at(state.x, site)
-        change = Change(site, old, (old + shift) % space.num_categories)
+        change = Change(site, old, (old + shift) % (others + 1))
         return Move(state.x, space.apply(state.x, change), change)
 
     def log_prob(self, target: Target, state: MetropolisState, move: Move) -> Tensor:
         """log q(move|x) in nats, ``(B,)``. The way back is asked for at the new state by the same method."""
-        num_moves = target.space.num_sites * (target.space.num_categories - 1)
-        return torch.full_like(state.f, -math.log(num_moves))
+        return -math.log(target.space.num_sites) - self.others(target, move.change.site).to(state.f).log()
+
+    def others(self, target: Target, site: Tensor) -> Tensor:
+        """K_i - 1, ``(B,)`` int64: sites of a table may have different numbers of categories."""
+        return torch.tensor(target.space.sizes, device=site.device)[site] - 1
 
 
 if __name__ == "__main__":

@@ -192,6 +192,7 @@ def _find_moves(sampler: Metropolis, target: Target, beta: float, seed: int) -> 
             noise = sampler.draw(state, generator)
             for times, as_drawn in enumerate((_pushed(noise, pushing), noise)):
                 move = sampler.propose(target, state, as_drawn)
+                _check_inside(target, move.x_new)
                 drawn = _Found(source, number_of(target, move.x_new), move, torch.full_like(source, times))
                 found = _distinct(drawn if found is None else _joined(found, _distinct(drawn)))
             assert found is not None
@@ -206,6 +207,14 @@ def _find_moves(sampler: Metropolis, target: Target, beta: float, seed: int) -> 
         f"exp(log_prob) of the moves that propose makes from {space.all_codes()[worst].tolist()} sums to "
         f"{float(sums[worst]):.6g}, it must be 1: log_prob is not the probability of the moves, or it is not normalised"
     )
+
+
+def _check_inside(target: Target, x: Tensor) -> None:
+    """Raise CheckError where a proposal is no point of the space, such as one with a category that its site has not."""
+    try:
+        target.space.check_codes(target.space.decode(x), "proposed points")
+    except ValueError as error:
+        raise CheckError(f"propose leaves the space: {error}") from error
 
 
 def _pushed(noise: T, generator: torch.Generator) -> T:

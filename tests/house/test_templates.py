@@ -22,7 +22,7 @@ CHECKS = {
     "data": "Binary((16,)) [2000, 500, 500]",
 }
 SPOILT = {
-    "sampler": ("-math.log(num_moves)", "-math.log(num_moves + 1)", "sums to"),
+    "sampler": ("-math.log(target.space.num_sites)", "-math.log(target.space.num_sites + 1)", "sums to"),
     "energy": ("square().sum(1)", "square().sum(1) + x.mean()", "depends on the other points of the batch"),
     "loss": ("- energy_model.mean()", "- 0.9 * energy_model.mean()", "the gradient in"),
     "data": ("remainder(2)", "remainder(3)", "must lie in 0..1"),
@@ -51,6 +51,16 @@ def test_a_spoilt_template_does_not(name: str, tmp_path: Path) -> None:
     assert text.count(right) == 1
     (tmp_path / "spoilt.py").write_text(text.replace(right, wrong))
     with pytest.raises((CheckError, ValueError), match=message):
+        runpy.run_path(str(tmp_path / "spoilt.py"), run_name="__main__")
+
+
+def test_a_sampler_that_forgets_the_sizes_of_sites_is_told_so(tmp_path: Path) -> None:
+    text = (TEMPLATES / "sampler.py").read_text()
+    right = "(target.space.sizes, device=site.device)[site] - 1"
+    assert text.count(right) == 1
+    wrong = "([target.space.num_categories], device=site.device).expand(len(site)) - 1"
+    (tmp_path / "spoilt.py").write_text(text.replace(right, wrong))
+    with pytest.raises(CheckError, match="sites of different sizes at beta = 0: propose leaves the space"):
         runpy.run_path(str(tmp_path / "spoilt.py"), run_name="__main__")
 
 
