@@ -48,6 +48,7 @@ class MySampler(Metropolis):
 
     def log_prob(self, target: Target, state: MetropolisState, move: Move) -> Tensor:
         """log q(move|x) in nats, ``(B,)``. The way back is asked for at the new state by the same method."""
+        assert move.change is not None, "propose gives it"
         return -math.log(target.space.num_sites) - self.others(target, move.change.site).to(state.f).log()
 
     def others(self, target: Target, site: Tensor) -> Tensor:
