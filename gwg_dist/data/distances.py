@@ -61,7 +61,8 @@ def matrix_size(path: str | Path) -> int | None:
     found = Path(path).expanduser()
     try:
         if found.suffix.lower() in ARRAYS:
-            return len(_of_arrays(found, KINDS[0], "distances"))
+            shape = _of_arrays(found, KINDS[0], "distances").shape
+            return shape[0] if shape else None
         return len(_of_table(found, "distances")) if found.suffix.lower() in TABLES else None
     except InputError:
         return None
@@ -69,6 +70,8 @@ def matrix_size(path: str | Path) -> int | None:
 
 def _of_arrays(path: Path, kind: str, name: str) -> np.ndarray:
     arrays = read_arrays(path, name)
+    if not arrays:
+        raise InputError(f"{name}: {path} holds no array")
     wanted = f"dist_{kind}"
     if wanted not in arrays and len(arrays) > 1:
         raise InputError(f"{name}: {path} has no array {wanted!r}; it has {', '.join(sorted(arrays))}")
@@ -86,7 +89,7 @@ def _of_table(path: Path, name: str) -> np.ndarray:
 def _checked(matrix: np.ndarray, num_sites: int, where: str) -> Tensor:
     """``matrix`` as float64. Raises InputError unless it is a table of L x L distances."""
     if matrix.shape != (num_sites, num_sites):
-        shape, wanted = ("x".join(map(str, sizes)) for sizes in (matrix.shape, (num_sites, num_sites)))
+        shape, wanted = ("x".join(map(str, sizes or (1,))) for sizes in (matrix.shape, (num_sites, num_sites)))
         raise InputError(f"{where} must hold {wanted} distances, one for each pair of sites, got {shape}")
     if matrix.dtype.kind not in "iuf":
         raise InputError(f"{where} must hold numbers, got {matrix.dtype}")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gwg_dist.data.distances import read_distances
+from gwg_dist.data.distances import matrix_size, read_distances
 from gwg_dist.data.sequences import Sequences, holds_sequences, read_sequences, write_fasta
 from gwg_dist.tools.errors import InputError
 
@@ -101,6 +101,7 @@ def test_distances_of_a_family(shared_data: Path) -> None:
     [
         (np.zeros((4, 4)), "must hold 3x3 distances, one for each pair of sites, got 4x4"),
         (np.zeros(9), "got 9"),
+        (np.array(3.5), "must hold 3x3 distances, one for each pair of sites, got 1$"),
         (-np.ones((3, 3)), "negative"),
         (np.triu(np.ones((3, 3))), "must be symmetric, but 1 and 0 are between sites 0 and 1"),
         (np.full((3, 3), "a"), "must hold numbers"),
@@ -110,3 +111,12 @@ def test_distances_that_do_not_fit(matrix: np.ndarray, message: str, tmp_path: P
     np.save(tmp_path / "d.npy", matrix)
     with pytest.raises(InputError, match=f"^data.distances: .*{message}"):
         read_distances(tmp_path / "d.npy", 3, name="data.distances")
+
+
+def test_files_without_a_matrix_have_no_size(tmp_path: Path) -> None:
+    np.savez(tmp_path / "none.npz")
+    np.save(tmp_path / "number.npy", np.array(3.5))
+    assert matrix_size(tmp_path / "none.npz") is None
+    assert matrix_size(tmp_path / "number.npy") is None
+    with pytest.raises(InputError, match=r"^distances: \S+none.npz holds no array$"):
+        read_distances(tmp_path / "none.npz", 3)
