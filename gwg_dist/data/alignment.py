@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gwg_dist.data.aligned import is_unknown, sites_of
+from gwg_dist.data.aligned import LEAST, is_unknown, sites_of
 from gwg_dist.data.alphabets import GAP, NO_CODE
 from gwg_dist.data.base import DiscreteData, Splits, split_rows
 from gwg_dist.data.clusters import whole_clusters
@@ -45,7 +45,8 @@ class Alignment(DiscreteData):
         identity: share of the sites at which two sequences that are near each other are equal, at the least.
         split: "clusters" holds out whole clusters of the sequences that hang together at ``cluster_identity``, "rows"
             sequences.
-        cluster_identity: no sequence that is held out is as alike as this to one of another split.
+        cluster_identity: no sequence that is held out is as alike as this to one of another split. Where the clusters
+            are too large to be held out, .9, .95 and 1.0 are tried in turn, then single sequences are held out.
         held_out: fraction for each of the two splits that are cut.
         reference: name of the record that structures are aligned to, or the first word of it; None takes the first
             record, or the ref of an .npz.
@@ -102,7 +103,7 @@ class Alignment(DiscreteData):
             Binary(num_sites) if categories == 2 else Categorical(num_sites, categories), batch_size=batch_size
         )
         self.notes = list(self._family.notes)
-        if distances is None and holds_family(Path(path)) and matrix_size(path) is not None:
+        if distances is None and holds_family(Path(path).expanduser()) and matrix_size(path) is not None:
             distances = path
         self._distances = None if distances is None else self._read_distances(distances, chain)
 
@@ -194,6 +195,9 @@ class Alignment(DiscreteData):
             _, rows, groups = np.unique(codes, axis=0, return_index=True, return_inverse=True)
             weights = np.bincount(groups.ravel(), np.ones(len(codes)) if weights is None else weights)
             rows, weights = np.sort(rows), weights[np.argsort(rows)]
+        if len(rows) < LEAST:
+            raise InputError(f"data.duplicates: {len(rows)} different sequences are left of {len(codes):,} in "
+                             f"{self.path}, expected at least {LEAST}; see --data.duplicates=keep")  # fmt: skip
         points = torch.from_numpy(codes[rows])
         given = None if weights is None else torch.from_numpy(weights)
         parts = self._parts(codes[rows], clusters[rows])

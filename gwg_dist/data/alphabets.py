@@ -14,6 +14,8 @@ from gwg_dist.tools.errors import InputError
 GAP = "-"
 NO_CODE = 255
 UNKNOWN_MARKS = "*?~_.-"  # what files write for no letter, or for one that nobody knows
+NUCLEOTIDES = ("A", "C", "G", "TU")
+AMBIGUOUS = "NRYSWKMBDHV"  # what IUPAC calls one of several nucleotides
 FITS = 0.9  # share of the letters that an alphabet must hold to be taken
 
 
@@ -73,6 +75,7 @@ class Alphabet:
         return table[letters]
 
 
+NUCLEIC = ("dna", "rna")
 ALPHABETS: Mapping[str, Alphabet] = {
     "dna": Alphabet("-ACGT", (("U", "T"),)),
     "rna": Alphabet("-ACGU", (("T", "U"),)),
@@ -89,6 +92,9 @@ def letters_of(strings: Sequence[str]) -> np.ndarray:
 def fitting_alphabet(letters: np.ndarray) -> str:
     """The name of the smallest alphabet that holds nearly all of the letters; of equally small ones the best.
 
+    Codes of ambiguous nucleotides such as N do not count for alphabets of nucleotides, neither as held nor as missing,
+    where A, C, G and T or U all occur and make up more than half of the letters.
+
     Args:
         letters: bytes of ASCII of any shape.
 
@@ -97,16 +103,25 @@ def fitting_alphabet(letters: np.ndarray) -> str:
     """
     counts = np.bincount(letters.ravel(), minlength=256)
     counts[[ord(mark) for mark in UNKNOWN_MARKS]] = 0
-    total = counts.sum()
+    total = int(counts.sum())
     if not total:
         raise InputError("there is no letter among the gaps")
-    held = {name: int(sum(counts[ord(letter)] for letter in alphabet.letters)) for name, alphabet in ALPHABETS.items()}
+    held = {name: _count(counts, alphabet.letters) for name, alphabet in ALPHABETS.items()}
     with_others = {
-        name: held[name] + int(sum(counts[ord(other)] for other, _ in alphabet.read_as))
+        name: held[name] + _count(counts, "".join(other for other, _ in alphabet.read_as))
         for name, alphabet in ALPHABETS.items()
     }
-    fits = [name for name in ALPHABETS if with_others[name] >= FITS * total]
+    speaking = dict.fromkeys(ALPHABETS, total)
+    every = all(_count(counts, letters) for letters in NUCLEOTIDES)
+    if every and 2 * _count(counts, "".join(NUCLEOTIDES)) > total:
+        speaking |= dict.fromkeys(NUCLEIC, total - _count(counts, AMBIGUOUS))
+    fits = [name for name in ALPHABETS if with_others[name] >= FITS * speaking[name]]
     if not fits:
         found = "".join(chr(byte) for byte in np.flatnonzero(counts))
         raise InputError(f"the letters {found} are of no known alphabet ({', '.join(ALPHABETS)})")
     return min(fits, key=lambda name: (len(ALPHABETS[name].letters), -held[name]))
+
+
+def _count(counts: np.ndarray, letters: str) -> int:
+    """How many of the letters that were counted by their bytes are among ``letters``."""
+    return int(counts[[ord(letter) for letter in letters]].sum())

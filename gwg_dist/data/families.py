@@ -112,7 +112,9 @@ def read_family(path: str, how: Reading) -> Family:
         InputError: a file, record or letter that cannot be used, or a reference that is not there.
     """
     where = f"data.path: {path}"
-    records = _of_arrays(path) if holds_family(Path(path)) else _Records(*read_sequences(path, "data.path"))
+    records = (
+        _of_arrays(path) if holds_family(Path(path).expanduser()) else _Records(*read_sequences(path, "data.path"))
+    )
     given = how.given or records.alphabet
     whole = align(records.names, records.strings, where, letters=given.letters if given else "")
     notes = []

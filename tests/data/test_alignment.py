@@ -89,6 +89,8 @@ def test_inserts(rows: list[str], expected: list[str], columns: list[int], width
     [
         (["ACGU", "AC-U", "NCGU"] * 4, "auto", "-ACGU"),
         (["ACGT", "AC-T", "NCGT"] * 4, "auto", "-ACGT"),
+        (["ACGTNN", "ACNTRN", "NCGTYA"], "auto", "-ACGT"),
+        (["ACGUNN", "ACNURN", "NCGUYA"], "auto", "-ACGU"),
         (["ACGT", "AC-T", "ACGT"], "rna", "-ACGU"),
         (["ACGT", "MKLT", "WCGT"], "auto", "-ACDEFGHIKLMNPQRSTVWY"),
         (["HP", "PH", "HH"], "HP", "HP"),
@@ -151,6 +153,7 @@ BAD = {
     "wrong alphabet": (["MKLW"] * 3, {"alphabet": "dna"}, "100% of the letters are not in the alphabet -ACGT"),
     "nothing left": (["A-", "A-", "-A"], {"max_gaps": 0.1}, "0 sequences of 2 columns are left"),
     "reference": (ROWS, {"reference": "r11"}, "has no record 'r11', which data.reference names"),
+    "merged": (["ACDEF", "ACDEF", "ACDEW"], {"duplicates": "merge"}, "2 different sequences are left of 3 in"),
     "weights": (ROWS, {"weights": "file"}, "has no weights of its own"),
 }
 
@@ -162,6 +165,15 @@ def test_files_that_do_not_fit(case: str, tmp_path: Path, capsys: pytest.Capture
     line = fails(fit.main, args, capsys)
     assert message in line
     assert "my.fasta" in line
+
+
+def test_a_family_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    codes = RNG.integers(0, 3, (9, 4))
+    np.savez(tmp_path / "fam.npz", msa=codes, alphabet="-AC", dist_cb=np.ones((4, 4)))
+    data = Alignment("~/fam.npz")
+    assert data.space == Categorical(4, 3)
+    assert data.distances is not None
 
 
 @pytest.mark.parametrize(
