@@ -148,10 +148,10 @@ def test_it_learns_what_independent_sites_cannot_say() -> None:
     energy = TransformerEnergy(space, width=16, depth=1, heads=2)
     optimizer = torch.optim.Adam(energy.parameters(), lr=1e-2)
     loss = torch.tensor(independent)
-    for _ in range(150):
+    for _ in range(400):
         f = -energy(x)
         loss = f.logsumexp(0) - p @ f
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert float(loss.detach()) - entropy < 0.1 * (independent - entropy)
+    assert float(loss.detach()) - entropy < 0.02 * (independent - entropy)

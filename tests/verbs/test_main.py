@@ -91,7 +91,7 @@ def test_a_config_that_is_not_there(tmp_path: Path, monkeypatch, capsys: pytest.
     monkeypatch.chdir(tmp_path)
     parse = build_parser().parse_args
     assert "there is no file digitz (did you mean digits?)" in fails(parse, ["--config", "digitz"], capsys)
-    assert "by name there are chorismate, dhfr, digits, " in fails(parse, ["--config=/nowhere/x.yaml"], capsys)
+    assert "by name there are caltech, chorismate, dhfr, digits, " in fails(parse, ["--config=/nowhere/x.yaml"], capsys)
 
 
 @pytest.mark.slow
