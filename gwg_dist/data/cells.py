@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gwg_dist.data.files import existing, read_arrays
+from gwg_dist.data.files import existing, read_arrays, read_text
 from gwg_dist.data.points import MISSING_CELLS
 from gwg_dist.tools.errors import InputError
 
@@ -131,14 +131,7 @@ def column_of(name: str, cells: Iterable[Any]) -> Column:
 
 
 def _text(path: Path, name: str, header: bool | None) -> Cells:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{name}: {path} is not text in UTF-8: {error.reason} at byte {error.start}") from error
-    except OSError as error:
-        raise InputError(f"{name}: {path} cannot be read: {error.strerror}") from error
-    if not text.strip():
-        raise InputError(f"{name}: {path} is empty")
+    text = read_text(path, name)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text, DELIMITERS[path.suffix.lower()]))
     rows, places = [], []
     try:

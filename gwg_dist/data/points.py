@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gwg_dist.data.files import existing, read_arrays
+from gwg_dist.data.files import existing, read_arrays, read_text
 from gwg_dist.spaces import Space
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.files import replacing
@@ -164,13 +164,7 @@ def _array(arrays: dict[str, np.ndarray], path: Path, space: Space, *, bits: boo
 
 def _table(path: Path, space: Space) -> np.ndarray:
     """The numbers ``(N, D)`` of a text file, NaN where a cell is missing."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"file: {path} is not text in UTF-8: {error.reason} at byte {error.start}") from error
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if not lines:
-        raise InputError(f"file: {path} is empty")
+    lines = [(number, line) for number, line in enumerate(read_text(path, "file").splitlines(), 1) if line.strip()]
     delimiter = max(TABLES[path.suffix.lower()], key=lines[0][1].count)
     rows = [
         (number, [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter))]) for number, line in lines

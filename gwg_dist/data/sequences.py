@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gwg_dist.data.files import existing
+from gwg_dist.data.files import existing, read_text
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.files import make_folder, replacing
 
@@ -40,9 +40,7 @@ def read_sequences(path: str | Path, name: str = "path") -> Sequences:
         InputError: no such file, an empty or damaged one, one of another kind, a record without a sequence.
     """
     path = existing(path, name)
-    text = _text(path, name)
-    if not text.strip():
-        raise InputError(f"{name}: {path} is empty")
+    text = read_text(path, name)
     start = text.lstrip()
     if start.startswith(STOCKHOLM):
         return _stockholm(text, f"{name}: {path}")
@@ -82,18 +80,6 @@ def holds_sequences(path: Path) -> bool:
     except (OSError, EOFError, zlib.error):
         return False
     return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith((FASTA.encode(), STOCKHOLM.encode()))
-
-
-def _text(path: Path, name: str) -> str:
-    try:
-        content = path.read_bytes()
-        if content.startswith(GZIP):
-            content = gzip.decompress(content)
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{name}: {path} is not text in UTF-8: {error.reason} at byte {error.start}") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{name}: {path} cannot be read: {error}") from error
 
 
 def _fasta(text: str, where: str) -> Sequences:

@@ -15,7 +15,7 @@ from gwg_dist.data.base import DiscreteData, Splits
 from gwg_dist.data.categories import EMPTY, Choice, Codebook, encoded
 from gwg_dist.data.cells import DELIMITERS, Cells, is_number, read_cells, write_cells
 from gwg_dist.data.coding import Coded, Coding, code
-from gwg_dist.data.files import check_held_out, existing, read_arrays
+from gwg_dist.data.files import check_held_out, existing, read_arrays, read_text
 from gwg_dist.data.points import MISSING_CELLS, values_of
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.files import replacing
@@ -199,15 +199,7 @@ def read_table(path: str | Path, name: str, *, whole: bool = True) -> TableText:
     path = existing(path, name)
     if path.suffix.lower() not in DELIMITERS:
         raise InputError(f"{name}: expected a .csv or .tsv file, got {path}")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{name}: {path} is not text in UTF-8: {error.reason} at byte {error.start}") from error
-    except OSError as error:
-        raise InputError(f"{name}: {path} cannot be read: {error.strerror}") from error
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if not lines:
-        raise InputError(f"{name}: {path} is empty")
+    lines = [(number, line) for number, line in enumerate(read_text(path, name).splitlines(), 1) if line.strip()]
     delimiter = max(DELIMITERS[path.suffix.lower()], key=lines[0][1].count)
     first = _cells(lines[0][1], delimiter)
     header = first if not any(is_number(cell) for cell in first) else []
