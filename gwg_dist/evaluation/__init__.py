@@ -36,6 +36,7 @@ from gwg_dist.evaluation.mixing import (
 from gwg_dist.evaluation.pilot import pilot_path
 from gwg_dist.evaluation.reverse import ReverseResult, reverse_ais
 from gwg_dist.evaluation.scores import PointScores, score_points, single_site_changes
+from gwg_dist.evaluation.sides import Route, Settled, Sides, settled, sides_of
 from gwg_dist.evaluation.smc import SMCResult, smc
 from gwg_dist.evaluation.statistics import (
     Agreement,
@@ -48,6 +49,7 @@ from gwg_dist.evaluation.statistics import (
 )
 from gwg_dist.evaluation.tuned_path import TunedPath
 from gwg_dist.evaluation.unfinished import Unfinished, set_aside, take_up
+from gwg_dist.evaluation.verdict import Standing, judge
 
 __all__ = [
     "AISResult",
@@ -65,7 +67,11 @@ __all__ = [
     "PointScores",
     "Precision",
     "ReverseResult",
+    "Route",
     "SMCResult",
+    "Settled",
+    "Sides",
+    "Standing",
     "TunedPath",
     "Unfinished",
     "agreement",
@@ -95,6 +101,7 @@ __all__ = [
     "frobenius",
     "hidden_log_z",
     "integrated_time",
+    "judge",
     "label_probs",
     "log_likelihood",
     "marginal_rmse",
@@ -109,6 +116,8 @@ __all__ = [
     "reverse_ais",
     "score_points",
     "set_aside",
+    "settled",
+    "sides_of",
     "single_site_changes",
     "smc",
     "split_rhat",

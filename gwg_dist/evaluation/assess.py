@@ -1,6 +1,6 @@
 """What is known of a model's likelihood, as one value: the estimate of log Z, the likelihoods, and the verdict on them.
 
-Plain functions of a target, used by training, by verbs and by sweeps alike. Not implemented: an estimate from below.
+Plain functions of a target, used by training, by verbs and by sweeps alike.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from gwg_dist.batch import weighted_mean
 from gwg_dist.evaluation.ais import AISResult, ais, beta_schedule
 from gwg_dist.evaluation.likelihood import Likelihood, likelihood_and_gain
 from gwg_dist.evaluation.pilot import check_pilot, pilot_path
+from gwg_dist.evaluation.reverse import reverse_ais
+from gwg_dist.evaluation.sides import Sides, sides_of
 from gwg_dist.evaluation.tuned_path import TunedPath
 from gwg_dist.samplers import Sampler, Target
 
@@ -75,12 +77,14 @@ class Assessment:
         likelihoods: mean log p(x) in nats, by the name of the data.
         reference: mean log ref(x) in nats, by the name of the data; what a model without an energy has.
         gains: mean log p(x) - log ref(x) in nats with its paired error, by the name of the data.
+        sides: log Z from both sides, where points of the model were given.
     """
 
     estimate: AISResult
     likelihoods: dict[str, Likelihood]
     reference: dict[str, float]
     gains: dict[str, Likelihood] = field(default_factory=dict)
+    sides: Sides | None = None
 
     @property
     def collapsed(self) -> bool:
@@ -114,6 +118,8 @@ def assess(
     *,
     generator: torch.Generator,
     backend: str = "auto",
+    starts: Tensor | None = None,
+    exact_samples: bool = False,
 ) -> Assessment:
     """Estimate log Z and the likelihood of every set of data; called on every rank.
 
@@ -124,9 +130,11 @@ def assess(
         settings: settings of the estimate.
         generator: this rank's own, on the device of the model.
         backend: see ``run_chain``.
+        starts: points of the model, codes ``(M, D)``, the same on all ranks: log Z from the other side as well.
+        exact_samples: whether ``starts`` are independent exact samples, which makes the other side a bound.
 
     Raises:
-        ValueError: a target without a reference, fewer chains than ranks.
+        ValueError: a target without a reference, fewer chains or starts than ranks, starts of another space.
     """
     sampler = sampler.annealed()
     path = settings.path(target, sampler, generator=generator, backend=backend)
@@ -139,7 +147,20 @@ def assess(
         schedule=settings.schedule,
         backend=backend,
     )
-    return assessment_of(estimate, target, splits)
+    found = assessment_of(estimate, target, splits)
+    if starts is None:
+        return found
+    reverse = reverse_ais(
+        target,
+        sampler if path is None else path,
+        starts,
+        generator=generator,
+        num_temperatures=settings.num_temperatures,
+        schedule=settings.schedule,
+        backend=backend,
+    )
+    data = [codes for codes, _ in splits.values()]
+    return replace(found, sides=sides_of(estimate, reverse, target, starts, data, exact_samples=exact_samples))
 
 
 def assessment_of(estimate: AISResult, target: Target, splits: Mapping[str, Weighted]) -> Assessment:
