@@ -77,6 +77,7 @@ class Arrays(DiscreteData):
         self._weights = None if weights is None else self._numbers(arrays, weights, len(found["train"]))
         super().__init__(self._coded.space, batch_size=batch_size)
         self.notes, self.values = list(self._coded.notes), self._coded.values
+        self.order, self.grey = self._coded.order, self._coded.grey
         unused = sorted(arrays.keys() - {*names.values(), weights})
         if unused:
             self.notes.append(f"array {names['train']!r} is trained on; not used: {', '.join(unused)}")

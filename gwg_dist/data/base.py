@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from gwg_dist.batch import Batch, weighted_mean
+from gwg_dist.data.forms import Grey
 from gwg_dist.data.points import WRITTEN, read_points, write_points
 from gwg_dist.spaces import Space
 from gwg_dist.tools.distributed import rank, share, world_size
@@ -102,6 +103,8 @@ class DiscreteData(LightningDataModule, ABC):
         self.seed = 0
         self.notes: list[str] = []  # what was found out about the data, for people
         self.values: list[int] | None = None  # what files hold for the codes 0, 1, ...; None: the codes themselves
+        self.order: str | None = None  # of packed bits in the file, "big" or "little"
+        self.grey: Grey | None = None  # how the file's grey levels became categories
         self._splits: Splits | None = None
         self._order: tuple[int, Tensor] | None = None
 
@@ -161,7 +164,9 @@ class DiscreteData(LightningDataModule, ABC):
         Raises:
             InputError: a file that cannot be used, naming the file and the line or the point.
         """
-        return read_points(path, self.space, missing_as=missing_as, values=self.values)
+        return read_points(
+            path, self.space, missing_as=missing_as, values=self.values, order=self.order, grey=self.grey
+        )
 
     @property
     def writes(self) -> tuple[str, ...]:

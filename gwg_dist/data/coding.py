@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gwg_dist.data.base import BINARIZATIONS, Splits, binarize, split_rows
+from gwg_dist.data.forms import Grey
 from gwg_dist.data.packed import bit_order, unpacked
 from gwg_dist.spaces import Binary, Categorical, Space
 from gwg_dist.tools.errors import InputError
@@ -76,12 +77,16 @@ class Coded(NamedTuple):
         parts: codes ``(N, D)`` by the name of the split, or intensities in [0, 1] that are to be binarised.
         notes: what was found out on the way.
         values: what the file holds for the codes 0, 1, ..., in order; None where it holds the codes themselves.
+        order: of packed bits, "big" or "little"; None where there are none.
+        grey: how grey levels became categories; None where there are none.
     """
 
     space: Space
     parts: dict[str, Tensor]
     notes: list[str]
     values: list[int] | None = None
+    order: str | None = None
+    grey: Grey | None = None
 
     def cut(self, *, held_out: float, binarization: str = "none", weights: Tensor | None = None) -> Splits:
         """Three splits; ``held_out`` of the training points, and as many again, where one is missing."""
@@ -122,7 +127,7 @@ def code(arrays: dict[str, np.ndarray], how: Coding, *, path: str, names: dict[s
     if len({array.shape[1:] for array in found.values()}) > 1:
         shapes = ", ".join(str(array.shape) for array in found.values())
         raise InputError(f"{where}: the arrays must agree in all axes but the first, got {shapes}")
-    found, categories = _decoded(found, how, where, notes)
+    found, categories, order = _decoded(found, how, where, notes)
     found = {part: _shaped(array, how.shape, label[part]) for part, array in found.items()}
     shape = found["train"].shape[1:]
     if how.is_grey:
@@ -148,7 +153,7 @@ def code(arrays: dict[str, np.ndarray], how: Coding, *, path: str, names: dict[s
     }
     if original is not None:  # categories that do not occur go on behind
         original += range(original[-1] + 1, original[-1] + 1 + categories - len(original))
-    return Coded(space, parts, notes, None if original == list(range(categories)) else original)
+    return Coded(space, parts, notes, None if original == list(range(categories)) else original, order)
 
 
 def _numbers(array: np.ndarray, where: str) -> np.ndarray:
@@ -173,14 +178,14 @@ def _numbers(array: np.ndarray, where: str) -> np.ndarray:
 
 def _decoded(
     found: dict[str, np.ndarray], how: Coding, where: str, notes: list[str]
-) -> tuple[dict[str, np.ndarray], int | None]:
-    """One-hot axes and packed bits undone; K where the file tells it."""
+) -> tuple[dict[str, np.ndarray], int | None, str | None]:
+    """One-hot axes and packed bits undone; K where the file tells it, and the order of packed bits."""
     guess = how.coding == "auto" and how.num_categories is None and not how.is_grey
     if how.coding == "onehot" or guess:
         if all(_is_one_hot(array) for array in found.values()):
             categories = found["train"].shape[-1]
             notes.append(f"one-hot along the last axis: {categories} categories (--data.coding=codes leaves them bits)")
-            return {part: array.argmax(-1) for part, array in found.items()}, categories
+            return {part: array.argmax(-1) for part, array in found.items()}, categories, None
         if how.coding == "onehot":
             raise InputError(f"{where}: data.coding=onehot needs 0 and 1 with a single 1 along the last axis")
     if how.coding == "packed" or guess:
@@ -190,10 +195,10 @@ def _decoded(
             before, after = (_times(arrays["train"].shape[1:]) for arrays in (found, bits))
             off = "" if how.coding == "packed" else " (--data.coding=codes leaves them bytes)"
             notes.append(f"bytes of packed bits: {before} bytes are {after} bits{off}{_fill(bits['train'])}")
-            return bits, 2
+            return bits, 2, order
         if how.coding == "packed":
             raise InputError(f"{where}: data.coding=packed needs bytes (uint8), got {found['train'].dtype}")
-    return found, None
+    return found, None, None
 
 
 def _fill(bits: np.ndarray) -> str:
@@ -239,10 +244,11 @@ def _grey(
         scale = how.levels / (top + 1 if whole else top)
         levels = {part: np.minimum(array * scale, how.levels - 1).astype(np.uint8) for part, array in found.items()}
         space = Binary(shape) if how.levels == 2 else Categorical(shape, how.levels)
-        return Coded(space, {part: torch.from_numpy(array).flatten(1) for part, array in levels.items()}, notes)
+        parts = {part: torch.from_numpy(array).flatten(1) for part, array in levels.items()}
+        return Coded(space, parts, notes, grey=Grey(top, how.levels))
     notes.append(f"grey levels 0 to {top} are made binary: {how.binarization}")
     grey = {part: torch.from_numpy((array / top).astype(np.float32)).flatten(1) for part, array in found.items()}
-    return Coded(Binary(shape), grey, notes)
+    return Coded(Binary(shape), grey, notes, grey=Grey(top, 2, how.binarization))
 
 
 def _not_integers(array: np.ndarray) -> str:

@@ -6,6 +6,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from gwg_dist.data.base import DiscreteData, Splits, binarize, check_binarization, split_rows
+from gwg_dist.data.forms import Grey
 from gwg_dist.spaces import Binary, Categorical
 
 NUM_LEVELS, NUM_PIXELS, NUM_LABELS = 17, 64, 10
@@ -36,6 +37,7 @@ class Digits(DiscreteData):
         super().__init__(space, batch_size=batch_size)
         self.binarization = binarization
         self.labels = labels
+        self.grey = None if labels or levels > 2 else Grey(NUM_LEVELS - 1, 2, binarization)
 
     def load(self) -> Splits:
         images, digits = load_digits(return_X_y=True)

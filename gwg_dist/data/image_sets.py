@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gwg_dist.data.base import DiscreteData, Splits, binarize, check_binarization, split_rows
 from gwg_dist.data.files import UNREADABLE, read_arrays
+from gwg_dist.data.forms import WHITE, Grey
 from gwg_dist.data.images import read_images
 from gwg_dist.spaces import Binary, Categorical, Space
 from gwg_dist.tools.errors import InputError
@@ -93,6 +94,7 @@ class Omniglot(ImageSet):
         check_binarization(binarization)
         super().__init__(Binary((SIDE, SIDE)), batch_size=batch_size, root=root)
         self.binarization = binarization
+        self.grey = Grey(WHITE, 2, binarization)
 
     def load(self) -> Splits:
         drawn = self.root.is_dir() and not any((self.root / name).is_file() for name in self.files)
@@ -161,6 +163,7 @@ class GreyImages(ImageSet, ABC):
         if not 2 <= levels <= 256:
             raise ValueError(f"levels must lie in 2 to 256, got {levels}")
         super().__init__(Binary(shape) if levels == 2 else Categorical(shape, levels), batch_size=batch_size, root=root)
+        self.grey = Grey(WHITE, levels)
 
     def _codes(self, images: np.ndarray) -> Tensor:
         """Codes ``(N, D)`` of integers from 0 to 255 or numbers in [0, 1]."""

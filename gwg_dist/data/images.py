@@ -51,7 +51,7 @@ class Images(DiscreteData):
         images, notes = read_images(path, "data.path")
         self._coded = code({"train": images}, how, path=path)
         super().__init__(self._coded.space, batch_size=batch_size)
-        self.notes = [*notes, *self._coded.notes]
+        self.notes, self.grey = [*notes, *self._coded.notes], self._coded.grey
 
     def load(self) -> Splits:
         return self._coded.cut(held_out=self.held_out, binarization=self.binarization)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gwg_dist.data.base import DiscreteData, Splits, binarize, check_binarization
 from gwg_dist.data.files import read_arrays
+from gwg_dist.data.forms import WHITE, Grey
 from gwg_dist.spaces import Binary, Categorical
 from gwg_dist.tools.errors import InputError
 
@@ -56,6 +57,7 @@ class MNIST(DiscreteData):
         check_binarization(binarization, "published")
         super().__init__(Binary((28, 28)), batch_size=batch_size)
         self.binarization = binarization
+        self.grey = Grey(WHITE, 2, "static" if binarization == "published" else binarization)
         self.root = Path(root)
 
     def prepare_data(self) -> None:
@@ -93,6 +95,7 @@ class FashionMNIST(DiscreteData):
         space = Categorical((28, 28), 256) if binarization == "none" else Binary((28, 28))
         super().__init__(space, batch_size=batch_size)
         self.binarization = binarization
+        self.grey = None if binarization == "none" else Grey(WHITE, 2, binarization)
         self.root = Path(root)
 
     def prepare_data(self) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gwg_dist.data.files import existing, read_arrays, read_text
+from gwg_dist.data.forms import SITES, Grey, kind_of, numbers_of, of_grey
 from gwg_dist.spaces import Space
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.files import replacing
@@ -22,13 +23,20 @@ LEVELS = 255
 
 
 def read_points(
-    path: str | Path, space: Space, *, missing_as: int | None = None, values: Sequence[int] | None = None
+    path: str | Path,
+    space: Space,
+    *,
+    missing_as: int | None = None,
+    values: Sequence[int] | None = None,
+    order: str | None = None,
+    grey: Grey | None = None,
 ) -> tuple[Tensor, list[str]]:
     """Codes ``(N, D)`` int64 of a file, and a name for each point: its number, from 1.
 
     An .npz or .npy holds integers ``(N, ...)``; of several arrays it is x, or the only one whose points have D sites.
-    Two levels 0 and 255 are 0 and 1 of a Binary space. An .npz with energies f beside x, as ``gwg_dist sample`` writes
-    it, holds codes in any case. A .csv or .tsv has a point a line and a site a column.
+    Two levels 0 and 255 are 0 and 1 of a Binary space. One-hot sites, packed bits, and the grey levels of a run that
+    made categories of such are recognised, and it is said. An .npz with energies f beside x, as ``gwg_dist sample``
+    writes it, holds codes in any case. A .csv or .tsv has a point a line and a site a column.
 
     Args:
         path: the file.
@@ -37,6 +45,8 @@ def read_points(
             tables -1, an empty cell, "?", "." and NA. None refuses missing sites.
         values: what the file holds for the codes 0, 1, ..., in order; None where it holds codes. With -1 among them,
             -1 is not missing.
+        order: of packed bits in the run's own file, "big" or "little"; None where it had none.
+        grey: how the grey levels of the run's own file became categories; None where it had none.
 
     Raises:
         InputError: no such file, one of another kind, another number of sites, a value that is no category; it names
@@ -46,8 +56,8 @@ def read_points(
     suffix = path.suffix.lower()
     if suffix in ARRAYS:
         arrays = read_arrays(path, "file")
-        values = None if {"x", "f"} <= arrays.keys() else values
-        numbers = _array(arrays, path, space, bits=values is None)
+        values, grey = (None, None) if {"x", "f"} <= arrays.keys() else (values, grey)
+        numbers = _array(arrays, path, space, order, bits=values is None and grey is None)
     elif suffix in TABLES:
         numbers = _table(path, space)
     else:
@@ -55,6 +65,7 @@ def read_points(
         raise InputError(f"file: {path} is of no kind that the data of this run are read from: {known}")
     if values is not None:
         numbers = _codes_of(numbers, np.array(values), str(path))
+    numbers = of_grey(numbers, grey, str(path))
     return checked_codes(numbers, space, str(path), missing_as=missing_as), [str(n + 1) for n in range(len(numbers))]
 
 
@@ -146,17 +157,18 @@ def write_points(
                 np.save(file, shaped)
 
 
-def _array(arrays: dict[str, np.ndarray], path: Path, space: Space, *, bits: bool) -> np.ndarray:
+def _array(arrays: dict[str, np.ndarray], path: Path, space: Space, order: str | None, *, bits: bool) -> np.ndarray:
     """The numbers ``(N, D)`` of an array file; 0 and 1 for two levels 0 and 255 where they are to be ``bits``."""
-    fitting = {name: a for name, a in arrays.items() if a.ndim > 1 and a.size == len(a) * space.num_sites}
+    kinds = {name: kind_of(array, space) for name, array in arrays.items()}
+    fitting = [name for name, kind in kinds.items() if kind == SITES] or [name for name, kind in kinds.items() if kind]
     name = next((name for name in ("x", *fitting) if name in arrays), None)
-    if name not in fitting or (name != "x" and len(fitting) > 1):
+    if name is None or kinds[name] is None or (name != "x" and len(fitting) > 1):
         shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) or "none"
         raise InputError(f"file: {path} needs one array (N, ...) with {space.num_sites} numbers a point, or x among "
                          f"several; it has {shapes}")  # fmt: skip
-    array = fitting[name].reshape(len(fitting[name]), space.num_sites)
-    if array.dtype.kind not in "iufb":
-        raise InputError(f"file: array {name} of {path} must hold integers, got {array.dtype}")
+    if arrays[name].dtype.kind not in "iufb":
+        raise InputError(f"file: array {name} of {path} must hold integers, got {arrays[name].dtype}")
+    array = numbers_of(arrays[name], space, str(path), order=order)
     values = array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
     two_levels = bits and space.num_categories == 2 and array.size and np.isin(values, (0, LEVELS)).all()
     return values // LEVELS if two_levels and (values == LEVELS).any() else values

@@ -97,6 +97,7 @@ class Table(DiscreteData):
             self._coded.notes[:0] = table.notes()
         super().__init__(self._coded.space, batch_size=batch_size)
         self.notes, self.values = list(self._coded.notes), self._coded.values
+        self.order, self.grey = self._coded.order, self._coded.grey
 
     @classmethod
     def reads(cls, path: Path) -> bool:

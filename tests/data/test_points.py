@@ -136,3 +136,71 @@ def test_values_that_do_not_occur_have_codes_behind(tmp_path: Path) -> None:
     assert data.category_names() == [["5", "7", "8", "9"]] * 2
     data.write_file(tmp_path / "a.csv", torch.tensor([[3, 0]]), ["1"])
     assert (tmp_path / "a.csv").read_text() == "9,5\n"
+
+
+def test_one_hot_is_told_by_its_shape(data: Arrays, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A site without a one is missing."""
+    sites = np.eye(4, dtype=np.int64)[CODES.numpy().reshape(7, 2, 3)]
+    np.save(tmp_path / "x.npy", sites)
+    assert torch.equal(data.encode_file(tmp_path / "x.npy")[0], CODES)
+    assert "one-hot along the last axis: 4 categories" in capsys.readouterr().err
+    holes = CODES.clone()
+    holes[1, 2] = holes[5, 0] = holes[6, 5] = -1
+    sites[1, 0, 2], sites[5, 0, 0] = 0, -1
+    with_nan = np.where(np.arange(7)[:, None, None, None] == 6, sites.astype(float), sites)
+    with_nan[6, 1, 2] = np.nan
+    np.save(tmp_path / "holes.npy", with_nan)
+    assert torch.equal(data.encode_file(tmp_path / "holes.npy", missing_as=-1)[0], holes)
+    sites[3, 1, 1] = 1
+    np.save(tmp_path / "wrong.npy", sites)
+    with pytest.raises(InputError, match="point 4, site 5 is not one-hot"):
+        data.encode_file(tmp_path / "wrong.npy")
+
+
+@pytest.mark.parametrize("order", ["big", "little"])
+@pytest.mark.parametrize("flat", [False, True])
+def test_packed_bits_are_told_by_their_shape(order: str, flat: bool, tmp_path: Path) -> None:
+    """In the order of the run's own file, and without the bits that fill a byte; also where they are few points."""
+    rows = np.random.default_rng(0).integers(0, 2, (40, 6, 1)).repeat(13, 2)
+    bits = rows ^ (np.arange(13) > np.random.default_rng(1).integers(3, 10, (40, 6, 1)))
+    np.save(tmp_path / "train.npy", np.packbits(bits, axis=-1, bitorder=order))  # pyright: ignore[reportCallIssue, reportArgumentType]
+    data = Arrays(str(tmp_path / "train.npy"), coding="packed", shape=(6, 13))
+    assert data.space == Binary((6, 13))
+    asked = bits[:2].reshape(2, -1) if flat else bits[:2]
+    np.save(tmp_path / "x.npy", np.packbits(asked, axis=-1, bitorder=order))  # pyright: ignore[reportCallIssue, reportArgumentType]
+    assert torch.equal(data.encode_file(tmp_path / "x.npy")[0], torch.from_numpy(bits[:2].reshape(2, -1)).long())
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float64])
+@pytest.mark.parametrize("how", [{"binarization": "threshold"}, {"levels": 4}, {"levels": 16}])
+def test_grey_levels_become_what_they_became_in_training(how: dict, kind: type, tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (30, 9)).astype(np.uint8)
+    grey[0, :2] = 0, 255
+    array = grey if kind is np.uint8 else grey / 255
+    np.save(tmp_path / "train.npy", array)
+    data = Arrays(str(tmp_path / "train.npy"), **how)
+    points = {row.tobytes() for part in data.splits for row in part.numpy()}
+    codes = data.encode_file(tmp_path / "train.npy")[0]
+    assert {row.tobytes() for row in codes.numpy().astype(np.uint8)} == points
+    data.write_file(tmp_path / "again.npz", codes, [""] * 30)
+    assert torch.equal(data.encode_file(tmp_path / "again.npz")[0], codes), "codes are no grey levels"
+    holes = array.astype(np.float64)
+    holes[3, 4] = np.nan
+    np.save(tmp_path / "holes.npy", holes)
+    found = data.encode_file(tmp_path / "holes.npy", missing_as=-1)[0]
+    assert found[3, 4] == -1
+    assert int((found != codes).sum()) == 1
+    np.save(tmp_path / "wide.npy", grey.astype(np.int64) * 3)
+    with pytest.raises(InputError, match=r"grey levels go from 0 to 255, as those of the run, got 0 to 765"):
+        data.encode_file(tmp_path / "wide.npy")
+
+
+def test_pixels_that_training_draws_are_drawn_once(tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (50, 400)).astype(np.uint8)
+    np.save(tmp_path / "train.npy", grey)
+    data = Arrays(str(tmp_path / "train.npy"), binarization="dynamic")
+    codes = data.encode_file(tmp_path / "train.npy")[0].numpy()
+    assert (codes[grey == 0] == 0).all()
+    assert (codes[grey == 255] == 1).all()
+    assert abs(codes.mean() - grey.mean() / 255) < 0.01
+    assert np.array_equal(codes, data.encode_file(tmp_path / "train.npy")[0].numpy())
