@@ -4,7 +4,7 @@ The package is built in floors. Imports point down only, parts of one floor do n
 what ``tests/house/test_architecture.py`` reads:
 
     __main__                                                    the table of verbs
-    couplings, score, complete, classify, export, import        verbs that ask a run
+    couplings, score, complete, classify, export, import, report        verbs that ask a run
     fit, evaluate, sample, compare, tune, bench, launch, doctor, runs    the other verbs, and runs from Python
     training                                                    a run on disk and on machines
     callbacks                                                   what happens around an iteration

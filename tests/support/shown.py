@@ -14,6 +14,7 @@ import pytest
 
 from gwg_dist.bench.cli import bench
 from gwg_dist.compare.cli import build_parser as compare_parser
+from gwg_dist.report.cli import build_parser as report_parser
 from gwg_dist.tools.commands import Parser
 from gwg_dist.training.settings import build_parser
 from gwg_dist.tune.cli import Sweep, SweepParser
@@ -64,6 +65,9 @@ def check_command(module: str, arguments: str) -> None:
         return
     if module == "gwg_dist.compare":
         compare_parser().parse_args(args)
+        return
+    if module == "gwg_dist.report":
+        report_parser().parse_args(args)
         return
     if "--" in args:
         assert module in ("gwg_dist.launch", "gwg_dist.tune")

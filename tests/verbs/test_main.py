@@ -102,6 +102,7 @@ def test_the_wheel_holds_configs_kernels_and_the_mark_of_types(tmp_path: Path) -
     wanted = {f"gwg_dist/configs/{path.relative_to(ROOT / 'configs')}" for path in (ROOT / "configs").rglob("*.yaml")}
     wanted |= {
         "gwg_dist/py.typed",
+        "gwg_dist/report/page.html.j2",
         "gwg_dist/samplers/fast/native/kernels.c",
         "gwg_dist/samplers/fast/native/all_moves.h",
     }

@@ -1,0 +1,282 @@
+"""The verdict on a run for people who have not seen it: one headline, its reasons, and what to type next."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from gwg_dist.evaluation.verdict import AGREED, EXACT, GAP, UNQUOTABLE
+from gwg_dist.report.collect import Run
+from gwg_dist.training.loading import LoadedRun
+from gwg_dist.training.results import training_of
+from gwg_dist.training.verdict import (
+    BETTER,
+    HIGH_LAG,
+    LOW_ACCEPTANCE,
+    NO_BETTER,
+    UNKNOWN,
+    WORSE,
+    Verdict,
+    advise,
+    another_run,
+    next_commands,
+    opened,
+    to_try,
+)
+
+GOOD, DOUBTFUL, BAD, OPEN = "good", "doubtful", "bad", "open"
+SPLITS = ("test", "val", "train")
+RANKS = (OPEN, GOOD, DOUBTFUL, BAD)
+TAIL = 0.2  # share of a run, its end, that checks average over
+FAR = 3.0  # spreads of the energy between data and chains that are too many
+ERRORS = 3.0  # standard errors by which a likelihood has fallen
+KINDS = {BETTER: GOOD, NO_BETTER: DOUBTFUL, WORSE: BAD, UNKNOWN: BAD}
+STANDINGS = {EXACT: GOOD, AGREED: GOOD, GAP: DOUBTFUL, UNQUOTABLE: BAD}
+
+
+class Check(NamedTuple):
+    """One thing that was looked at.
+
+    Args:
+        level: good, doubtful or bad.
+        name: what was looked at.
+        text: what was found.
+    """
+
+    level: str
+    name: str
+    text: str
+
+
+class Likelihood(NamedTuple):
+    """A mean log-likelihood of one set of data, nats.
+
+    Args:
+        split: the data.
+        num: points.
+        mean: point estimate.
+        stderr: standard error through log Z.
+        data_stderr: standard error through the points.
+        reference: what the factorised reference has.
+        bits: bits a site.
+        low: the lower side; None where there is one side alone.
+        high: the higher side.
+        ceiling: what it passes with a probability of at most 0.05.
+    """
+
+    split: str
+    num: int
+    mean: float
+    stderr: float | None
+    data_stderr: float | None
+    reference: float | None
+    bits: float | None
+    low: float | None = None
+    high: float | None = None
+    ceiling: float | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What to think of a run.
+
+    Args:
+        level: "good", "doubtful", "bad", or "open" where nothing is known yet.
+        headline: one line.
+        standing: one line on how far the likelihood can be quoted; "" where nothing is known of it.
+        likelihoods: test first.
+        checks: what was looked at.
+        cause: why it is no better, in words; "" where nothing was found.
+        to_try: a command line that the verdict asks for; "" for none.
+        next: command lines that one may want next.
+    """
+
+    level: str
+    headline: str
+    standing: str = ""
+    likelihoods: list[Likelihood] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    cause: str = ""
+    to_try: str = ""
+    next: list[str] = field(default_factory=list)
+
+
+def outcome_of(run: Run, loaded: LoadedRun | None, num_returns: int) -> Outcome:
+    """The verdict on a run.
+
+    Args:
+        run: what its folder tells.
+        loaded: its model; None where it has none yet, and so no advice.
+        num_returns: how often training went back to a healthy state.
+    """
+    checks = checks_of(run, num_returns)
+    headline, level = headline_of(run)
+    standing, quoted = standing_of(run.estimate)
+    levels = [level, *([quoted] if standing else [])]
+    if any(check.level == BAD for check in checks):
+        levels.append(DOUBTFUL if level in (GOOD, OPEN) else level)
+    cause, command, after = advice_of(run, loaded, is_sick=any(check.level == BAD for check in checks))
+    return Outcome(max(levels, key=RANKS.index), headline, standing, likelihoods_of(run.estimate), checks, cause,
+                   command, after)  # fmt: skip
+
+
+def verdict_of(estimate: dict[str, Any]) -> Verdict | None:
+    """The verdict in a file of results; None where there is none."""
+    values = estimate.get("verdict")
+    if not isinstance(values, dict):
+        return None
+    known: dict[str, Any] = {
+        key: math.nan if value is None else value for key, value in values.items() if key in Verdict._fields
+    }
+    return Verdict(**known) if "kind" in known else None
+
+
+def headline_of(run: Run) -> tuple[str, str]:
+    """One line and its level."""
+    verdict = verdict_of(run.estimate)
+    if verdict is None:
+        newest = run.metrics.get("val/log_likelihood")
+        text = f"No closing estimate yet, after {run.iterations:,} iterations"
+        if newest is None:
+            return f"{text}; none during training either", OPEN
+        return f"{text}; newest estimate during training: {newest.last:.2f} nats (validation)", OPEN
+    sentence = verdict.sentence().removeprefix("verdict: ")
+    return sentence[0].upper() + sentence[1:], KINDS.get(verdict.kind, BAD)
+
+
+def standing_of(estimate: dict[str, Any]) -> tuple[str, str]:
+    """How far the likelihood can be quoted, in words, and the level of that."""
+    standing = estimate.get("sides", {}).get("standing")
+    if standing:
+        nats = standing["nats"]
+        size = "an unknown number of" if nats is None else f"{nats:.2f}"
+        text = {
+            EXACT: "The likelihood is exact.",
+            AGREED: f"Both sides of the likelihood agree within {size} nats.",
+            GAP: f"A gap of {size} nats lies between the sides of the likelihood.",
+            UNQUOTABLE: f"The likelihood is not to be quoted: its sides differ by {size} nats.",
+        }.get(standing["kind"], str(standing["kind"]))
+        return " ".join([text, *(f"{reason[0].upper()}{reason[1:]}." for reason in standing["reasons"] if reason)]), (
+            STANDINGS.get(standing["kind"], BAD)
+        )
+    ais = estimate.get("ais")
+    if not ais:
+        return "", OPEN
+    ess = f"{ais['ess']:.1f} of {ais['num_chains']} chains carry it"
+    if ais["collapsed"]:
+        return f"The estimate of log Z has collapsed: {ess}. Its likelihood is not to be quoted.", BAD
+    return f"Forward AIS alone, optimistic on average; {ess}. “evaluate” finds the other side.", GOOD
+
+
+def likelihoods_of(estimate: dict[str, Any]) -> list[Likelihood]:
+    """Test, validation, training; from both sides where they are known."""
+    both, one = estimate.get("sides", {}).get("likelihood", {}), estimate.get("likelihood", {})
+    found = []
+    for split in (name for name in SPLITS if name in {**both, **one}):
+        values = both.get(split) or one[split]
+        found.append(
+            Likelihood(
+                split,
+                values["num"],
+                values["mean"],
+                values.get("stderr"),
+                values.get("data_stderr"),
+                estimate.get("reference", {}).get(split),
+                values.get("bits_per_dim", estimate.get("bits_per_dim", {}).get(split)),
+                values.get("low_side"),
+                values.get("high_side"),
+                values.get("ceiling"),
+            )
+        )
+    return found
+
+
+def checks_of(run: Run, num_returns: int) -> list[Check]:
+    """What the numbers of training say, worst first."""
+    found = [*_chains(run), *_energies(run), *_learning(run)]
+    if num_returns:
+        found.append(Check(DOUBTFUL, "divergence", f"training went back to a healthy state {_times(num_returns)}"))
+    return sorted(found, key=lambda check: -RANKS.index(check.level))
+
+
+def _chains(run: Run) -> list[Check]:
+    found = []
+    accepted, lag = tail_mean(run, "train/accept_prob"), tail_mean(run, "train/lag")
+    if accepted is not None:
+        text = f"{accepted:.0%} of the proposals are accepted"
+        stuck = not accepted >= LOW_ACCEPTANCE
+        found.append(Check(BAD if stuck else GOOD, "chains move", text + (": they stand still" if stuck else "")))
+    if lag is not None:
+        behind = not lag <= HIGH_LAG
+        text = f"lag {lag:.{0 if lag >= 10 else 1}f}, {'above' if behind else 'at most'} {HIGH_LAG:.0f}"
+        found.append(Check(BAD if behind else GOOD, "chains follow the model", text))
+    return found
+
+
+def _energies(run: Run) -> list[Check]:
+    gap, spread = tail_mean(run, "train/energy_gap"), tail_mean(run, "train/energy_spread")
+    if gap is None or spread is None:
+        return []
+    text = f"mean energies {abs(gap):.2g} nats apart, spread {spread:.2g} nats"
+    far = not abs(gap) <= FAR * spread
+    return [Check(BAD if far else GOOD, "chains look like data to the model", text)]
+
+
+def _learning(run: Run) -> list[Check]:
+    """Whether validation has fallen, and by how much training data are likelier than validation data."""
+    found, curve = [], run.metrics.get("val/log_likelihood")
+    errors = run.metrics.get("ais/log_z_stderr")
+    if curve is not None and len(curve.values) > 1:
+        best = max((value for value in curve.values if value == value), default=math.nan)
+        fall, error = best - curve.last, errors.last if errors is not None else 0.0
+        fell = not fall <= max(ERRORS * error, 0.1)
+        at = curve.iterations[curve.values.index(best)] if best == best else 0
+        text = f"validation fell by {fall:.2g} nats after iteration {at:,}" if fell else "validation ended at its best"
+        found.append(Check(DOUBTFUL if fell else GOOD, "learning", text))
+    by_split = {each.split: each for each in likelihoods_of(run.estimate)}
+    if {"train", "val"} <= by_split.keys():
+        ahead = by_split["train"].mean - by_split["val"].mean
+        found.append(Check(GOOD, "memorising", f"training points are {ahead:.2g} nats likelier than validation points"))
+    return found
+
+
+def tail_mean(run: Run, name: str) -> float | None:
+    """The mean of a metric over the end of training; None where it was not measured."""
+    series = run.metrics.get(name)
+    if series is None:
+        return None
+    values = series.values[-max(round(TAIL * len(series.values)), 1) :]
+    return sum(values) / len(values)
+
+
+def advice_of(run: Run, loaded: LoadedRun | None, *, is_sick: bool) -> tuple[str, str, list[str]]:
+    """The cause, a command line to try, and others that one may want next.
+
+    Args:
+        run: what the run's folder tells.
+        loaded: its model; None where it has none yet.
+        is_sick: whether a check failed, so that a cause is looked for in any case.
+    """
+    go_on = [] if run.has_ended else [f"python -m gwg_dist.fit --resume {opened(run.folder)}"]
+    if loaded is None:
+        return "", "", go_on
+    training = training_of(run.folder, loaded.checkpoint, loaded.data.batch_size)
+    has_chains = loaded.checkpoint["chains"]["packed"] is not None
+    text = next_commands(run.folder, training.iterations, has_chains=has_chains)
+    after = [line.strip() for line in text.removeprefix("next:").splitlines()]
+    after = [*go_on, *(after[:2] if go_on else after)]
+    verdict = verdict_of(run.estimate)
+    if verdict is None or (verdict.kind == BETTER and not is_sick):
+        return "", "", after
+    at_end = {name: value for name in ("train/lag", "train/accept_prob") if (value := tail_mean(run, name)) is not None}
+    advice = advise(verdict, loaded.module, training._replace(metrics={**training.metrics, **at_end}))
+    if verdict.kind == BETTER:
+        return advice.cause, another_run(run.folder, advice.changes) if advice.changes else "", after
+    temperatures = run.estimate.get("ais", {}).get("num_temperatures", 0)
+    command = to_try(verdict, advice, run.folder, training.iterations, num_temperatures=temperatures)
+    return advice.cause, command, after
+
+
+def _times(num: int) -> str:
+    return "once" if num == 1 else f"{num} times"

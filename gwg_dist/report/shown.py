@@ -1,0 +1,380 @@
+"""What is known of a run in the words, charts and pictures of a page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+from PIL import Image
+from torch import Tensor
+
+from gwg_dist.data import DiscreteData
+from gwg_dist.report import figures
+from gwg_dist.report.collect import Run, Series
+from gwg_dist.report.figures import Curve
+from gwg_dist.report.outcome import Outcome
+from gwg_dist.report.points import CUTOFF, Beside, Pairs, Shown, is_image
+from gwg_dist.spaces import Space
+from gwg_dist.tools.errors import InputError
+from gwg_dist.training.couplings import NAMES
+from gwg_dist.training.family import statistics_by_name
+from gwg_dist.training.loading import LoadedRun
+
+MAX_COLUMNS = 24  # of a table of points
+MAX_BYTES = 400_000  # of a picture that is shown as it is
+
+TRAINING = (
+    ("Energies", "nats", (("train/energy_data", "data"), ("chains", "chains"))),
+    ("Energy gap", "nats", (("train/energy_gap", ""),)),
+    ("Acceptance", "", (("train/accept_prob", ""),)),
+    ("Sites that change in a step", "", (("train/hops", ""),)),
+    ("Lag of the chains", "", (("train/lag", ""),)),
+    ("Step size", "", (("train/step_size", ""),)),
+    ("Exchanges between temperatures", "", (("train/swap_prob", ""),)),
+    ("Loss", "nats", (("train/loss", ""),)),
+)
+"""Title, unit, and the metrics of each chart of training."""
+
+
+class Chart(NamedTuple):
+    """A chart of a page: its title, its SVG, and another one for wide screens where it has one."""
+
+    title: str
+    svg: str
+    wide: str = ""
+
+
+class Tile(NamedTuple):
+    """A small picture, and what stands below it."""
+
+    source: str
+    caption: str = ""
+    below: str = ""
+
+
+class Table(NamedTuple):
+    """A table: its columns and the rows of its cells."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run as its part of the page shows it.
+
+    Args:
+        run: what its folder tells.
+        outcome: the verdict.
+        facts: short names and values for the first screen.
+        likelihood: charts of the likelihood over training.
+        training: charts of training.
+        chains: pictures of the chains over training.
+        samples: pictures of samples, each with its nearest training point.
+        data: pictures of training points.
+        words: samples, nearest training points and data as tables of words or as lines, by title.
+        statistics: charts of statistics.
+        statistics_table: how they agree.
+        couplings: the map of couplings; "" for none.
+        couplings_tables: strongest pairs, shares of contacts, by title.
+        links: the annealing path, link by link, as a chart and a table.
+        missing: why a part is missing, by its name.
+        config: settings as YAML.
+        made_by: versions and hardware.
+    """
+
+    run: Run
+    outcome: Outcome
+    facts: list[tuple[str, str]]
+    likelihood: list[Chart] = field(default_factory=list)
+    training: list[Chart] = field(default_factory=list)
+    chains: list[Tile] = field(default_factory=list)
+    samples: list[Tile] = field(default_factory=list)
+    data: list[Tile] = field(default_factory=list)
+    words: dict[str, Table] = field(default_factory=dict)
+    statistics: list[Chart] = field(default_factory=list)
+    statistics_table: Table | None = None
+    couplings: str = ""
+    couplings_tables: dict[str, Table] = field(default_factory=dict)
+    links: list[Chart] = field(default_factory=list)
+    links_table: Table | None = None
+    missing: dict[str, str] = field(default_factory=dict)
+    config: str = ""
+    made_by: dict[str, str] = field(default_factory=dict)
+
+
+def view_of(run: Run, outcome: Outcome, loaded: LoadedRun | None, shown: Shown) -> RunView:
+    """Everything that the page shows of a run."""
+    samples, data, words = tiles_and_words(loaded, shown.beside)
+    links_table = table_of_links(run.estimate)
+    return RunView(
+        run, outcome, facts_of(run, loaded),
+        likelihood_charts([run]), training_charts([run]), chain_tiles(run), samples, data, words,
+        statistics_charts(shown), statistics_table(shown),
+        "" if shown.pairs is None else map_of(shown.pairs), {} if shown.pairs is None else tables_of(shown.pairs),
+        links_charts(links_table), links_table, shown.missing,
+        yaml.safe_dump(run.settings, sort_keys=False, allow_unicode=True),
+        {key: str(value) for key, value in run.estimate.get("made by", {}).items()},
+    )  # fmt: skip
+
+
+def facts_of(run: Run, loaded: LoadedRun | None) -> list[tuple[str, str]]:
+    """Model, data, length and cost in a few words."""
+    found = [
+        ("model", run.class_of("model", "energy")),
+        ("data", run.class_of("data")),
+        ("kernel", run.class_of("model", "sampler")),
+        ("iterations", f"{run.iterations:,}"),
+    ]
+    if loaded is not None:
+        found.insert(1, ("weights", f"{sum(p.numel() for p in loaded.module.energy.parameters()):,}"))
+    if run.clock is not None:
+        found.append(("training", hours(run.clock.hours)))
+    training, estimate = evaluations_of(run, loaded)
+    if training:
+        found.append(("gradients, training", count(training)))
+    if estimate:
+        found.append(("gradients, estimate", count(estimate)))
+    if run.num_starts > 1:
+        found.append(("starts", str(run.num_starts)))
+    return [(name, value) for name, value in found if value]
+
+
+def evaluations_of(run: Run, loaded: LoadedRun | None) -> tuple[int, int]:
+    """Gradient evaluations of the chains in training, one a chain a step, and of the newest estimate."""
+    steps = run.setting("model", "num_steps")
+    batch = run.results.get("training", {}).get("batch_size") or run.setting("data", "init_args", "batch_size")
+    training = 0
+    if isinstance(steps, int) and isinstance(batch, int) and (loaded is None or loaded.module.objective.needs_chains):
+        training = run.iterations * steps * batch
+    sides, ais = run.estimate.get("sides", {}).get("gradient_evaluations"), run.estimate.get("ais", {})
+    if sides:
+        return training, sum(sides.values())
+    return training, ais.get("num_chains", 0) * ais.get("num_temperatures", 0)
+
+
+def hours(value: float) -> str:
+    """A time in the unit that fits it."""
+    if value >= 1:
+        return f"{value:.1f} h"
+    return f"{60 * value:.0f} min" if value >= 1 / 60 else f"{3600 * value:.0f} s"
+
+
+def count(value: int) -> str:
+    """A large count in a few letters."""
+    for size, name in ((10**9, "billion"), (10**6, "million")):
+        if value >= size:
+            return f"{value / size:.3g} {name}"
+    return f"{value:,}"
+
+
+# -- curves --------------------------------------------------------------------------------------------------------
+
+
+def likelihood_charts(runs: list[Run]) -> list[Chart]:
+    """Likelihoods over training: of one run by split, with both sides where they are known; of several by run."""
+    curves = []
+    if len(runs) == 1:
+        metrics = runs[0].metrics
+        for number, (split, name) in enumerate((("val", "validation"), ("test", "test"))):
+            if series := metrics.get(f"{split}/log_likelihood"):
+                curves.append(Curve(name, series, number))
+            curves += [
+                Curve(f"{name}, {side.replace('_', ' ')}", metrics[f"{split}/{side}"], number, dashed=True)
+                for side in ("low_side", "high_side")
+                if f"{split}/{side}" in metrics
+            ]
+    else:
+        for number, run in enumerate(runs):
+            if series := run.metrics.get("val/log_likelihood"):
+                curves.append(Curve(run.name, series, number))
+    label = "mean log-likelihood over iterations" + (", validation data" if len(runs) > 1 else "")
+    svg, wide = (figures.line_chart(curves, label, wide=wide, unit="nats") for wide in (False, True))
+    return [Chart("Log-likelihood" + (", validation" if len(runs) > 1 else ""), svg, wide)] if svg else []
+
+
+def training_charts(runs: list[Run]) -> list[Chart]:
+    """What training measured, a chart each; of several runs in one."""
+    found = []
+    for title, unit, parts in TRAINING:
+        if len(runs) > 1 and len(parts) > 1:
+            continue
+        curves = []
+        for number, run in enumerate(runs):
+            for place, (name, called) in enumerate(parts):
+                series = chain_energy(run) if name == "chains" else run.metrics.get(name)
+                if series is not None:
+                    curves.append(Curve(run.name if len(runs) > 1 else called, series, number + place))
+        if svg := figures.line_chart(curves, f"{title} over iterations", unit=unit):
+            found.append(Chart(title, svg))
+    rates = [Curve(run.name if len(runs) > 1 else "", run.clock.rate, number)
+             for number, run in enumerate(runs) if run.clock is not None]  # fmt: skip
+    if svg := figures.line_chart(rates, "iterations a second over iterations"):
+        found.append(Chart("Iterations a second", svg))
+    return found
+
+
+def chain_energy(run: Run) -> Series | None:
+    """The mean energy of the chains: that of the data and the gap."""
+    data, gap = run.metrics.get("train/energy_data"), run.metrics.get("train/energy_gap")
+    if data is None or gap is None or data.iterations != gap.iterations:
+        return None
+    return Series(data.iterations, [a + b for a, b in zip(data.values, gap.values, strict=True)])
+
+
+# -- points --------------------------------------------------------------------------------------------------------
+
+
+def chain_tiles(run: Run) -> list[Tile]:
+    """Pictures of the chains over training."""
+    found = []
+    for iteration, path in run.pictures:
+        try:
+            content = path.read_bytes()
+            with Image.open(path) as image:
+                image.verify()
+        except (OSError, SyntaxError) as error:
+            raise InputError(f"{path} is no picture: move it away to do without") from error
+        if len(content) <= MAX_BYTES:
+            found.append(Tile(uri(content), f"{iteration:,}"))
+    return found
+
+
+def tiles_and_words(loaded: LoadedRun | None, beside: Beside | None) -> tuple[list[Tile], list[Tile], dict[str, Table]]:
+    """Samples with their nearest training points and data, as pictures, or else in words."""
+    if loaded is None or beside is None:
+        return [], [], {}
+    space = loaded.module.space
+    if is_image(space):
+        samples = [
+            Tile(uri(picture(sample, space)), f"{int(distance)}", uri(picture(nearest, space)))
+            for sample, nearest, distance in zip(beside.samples, beside.nearest, beside.distances, strict=True)
+        ]
+        return samples, [Tile(uri(picture(point, space))) for point in beside.data], {}
+    return [], [], words_of(loaded.data, beside)
+
+
+def words_of(data: DiscreteData, beside: Beside) -> dict[str, Table]:
+    """Samples, each above its nearest training point, and data, as lines or as rows of a table."""
+    names = data.category_names()
+    lines = data.has_lines or all(len(name) == 1 for site in names for name in site)
+    titles = [f"sample {n + 1}" for n in range(len(beside.samples))]
+    under = [f"nearest, {int(distance)} differ" for distance in beside.distances]
+
+    def cells(codes: Tensor) -> list[list[str]]:
+        if lines:
+            return [[line] for line in data.lines(codes)]
+        return [[names[site][k] for site, k in enumerate(row[:MAX_COLUMNS])] for row in codes.tolist()]
+
+    columns = ["", "text"] if lines else ["", *data.site_names()[:MAX_COLUMNS]]
+    rows: list[list[str]] = []
+    for title, cell, below, nearest in zip(titles, cells(beside.samples), under, cells(beside.nearest), strict=True):
+        rows += [[title, *cell], [below, *nearest]]
+    train = [[f"data {n + 1}", *cell] for n, cell in enumerate(cells(beside.data))]
+    return {
+        "Samples, each above the training point nearest to it": Table(columns, rows),
+        "Training points": Table(columns, train),
+    }
+
+
+def picture(codes: Tensor, space: Space) -> bytes:
+    """One point as a grey PNG, its first channel, category 0 white and K - 1 black."""
+    grey = codes.cpu().reshape(space.shape).numpy().astype(np.int64)
+    grey = grey[0] if grey.ndim == 3 else grey
+    content = io.BytesIO()
+    Image.fromarray((255 - grey * 255 // (space.num_categories - 1)).astype(np.uint8)).save(content, format="PNG")
+    return content.getvalue()
+
+
+def uri(content: bytes) -> str:
+    """A PNG as the source of an image."""
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+
+
+# -- statistics, couplings, links --------------------------------------------------------------------------------
+
+
+def statistics_charts(shown: Shown) -> list[Chart]:
+    """Statistics of samples over those of data, and how far both are from training points."""
+    found = shown.statistics
+    if found is None:
+        return []
+    charts = [
+        Chart(f"{name.capitalize()}", figures.scatter(each.data, each.samples, f"statistics of {name}"))
+        for name, each in statistics_by_name(found).items()
+    ]
+    sides = {"samples": found.nearest_samples, "held out": found.nearest_held_out}
+    label = "share of sites that differ from the nearest training point"
+    return [*charts, Chart("Sites unlike the nearest training point", figures.histogram(sides, label))]
+
+
+def statistics_table(shown: Shown) -> Table | None:
+    """How the statistics agree."""
+    found = shown.statistics
+    if found is None:
+        return None
+    rows = [
+        [name, f"{each.agreement.pearson:.3f}", f"{each.agreement.slope:.2f}"]
+        for name, each in statistics_by_name(found).items()
+    ]
+    return Table(["statistics", "Pearson", "slope"], [*rows, ["two sites, held out", f"{found.held_out:.3f}", ""]])
+
+
+def map_of(pairs: Pairs) -> str:
+    """The map of couplings."""
+    label = "scores of all pairs of sites" + ("; contacts below the diagonal" if pairs.distances is not None else "")
+    return figures.score_map(pairs.scores, pairs.distances, label, cutoff=CUTOFF)
+
+
+def tables_of(pairs: Pairs) -> dict[str, Table]:
+    """The strongest pairs, and the share of contacts among them."""
+    found = {"Strongest pairs": Table(["i", "j", "score"], [[i, j, f"{score:.3g}"] for i, j, score in pairs.strongest])}
+    if pairs.precision is not None:
+        rows = [
+            [f"{name} = {num}", f"{share:.3f}"]
+            for name, num, share in zip(NAMES, pairs.precision.num, pairs.precision.precision, strict=True)
+        ]
+        title = f"Share of contacts (< {CUTOFF:g} Å; {pairs.precision.base_rate:.3f} of all pairs)"
+        found[title] = Table(["strongest", "contacts"], rows)
+    return found
+
+
+def table_of_links(estimate: dict[str, Any]) -> Table | None:
+    """The path of annealing link by link, where the estimate has it."""
+    links = estimate.get("sides", {}).get("links") or estimate.get("links")
+    if not isinstance(links, list) or not links or not all(isinstance(link, dict) for link in links):
+        return None
+    columns = list(links[0])
+    return Table(columns, [[number(link.get(name)) for name in columns] for link in links])
+
+
+def links_charts(table: Table | None) -> list[Chart]:
+    """The log ratio of each link from both sides."""
+    if table is None:
+        return []
+    sides = {}
+    for name in ("forward", "reverse", "bennett"):
+        if name in table.columns:
+            place = table.columns.index(name)
+            sides[name] = [float(row[place] or "nan") for row in table.rows]
+    if not sides:
+        return []
+    names = [row[0] for row in table.rows]
+    return [Chart("Links of the path", figures.bars(names, sides, "log ratio of each link, nats", "nats"))]
+
+
+def number(value: object) -> str:
+    """A cell of a table."""
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def shared_charts(runs: list[Run]) -> tuple[list[Chart], list[Chart]]:
+    """Curves of several runs in one chart each: of the likelihood, and of training."""
+    return likelihood_charts(runs), training_charts(runs)
