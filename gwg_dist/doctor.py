@@ -31,8 +31,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-PACKAGES = ("python", "torch", "lightning", "torchmetrics", "jsonargparse", "numpy", "scikit-learn", "tensorboard",
-            "rich", "pooch", "pillow", "ray")  # fmt: skip
 OK, WARNING, FAILED = "ok", "warning", "failed"
 COLOURS = {OK: "green", WARNING: "yellow", FAILED: "bold red"}
 GIB = 1 << 30
@@ -65,7 +63,7 @@ class Check(NamedTuple):
 def all_checks(run_dir: Path, *, quick: bool) -> list[Check]:
     """The rows in the order of the table."""
     checks = [
-        *(Check(name, package_version, (name,)) for name in PACKAGES),
+        *(Check(name, package_version, (name,)) for name in packages()),
         Check("native kernels", native_kernels, seconds=180),
         Check("CPU", cores),
         Check("CUDA", cuda_devices, seconds=90),
@@ -90,8 +88,16 @@ def requirements() -> dict[str, Requirement]:
         project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
         sweeps = [f'{line}; extra == "tune"' for line in project["optional-dependencies"]["tune"]]
         lines, python = project["dependencies"] + sweeps, project["requires-python"]
-    parsed = [Requirement(line) for line in (f"python{python}", *lines)]
-    return {wanted.name: wanted for wanted in reversed(parsed)}  # what is required wins over extras
+    found: dict[str, Requirement] = {}
+    for wanted in map(Requirement, (f"python{python}", *lines)):
+        if wanted.marker is None or wanted.name not in found:  # what is required wins over extras
+            found[wanted.name] = wanted
+    return found
+
+
+def packages() -> list[str]:
+    """What gets a row: all that a run needs, and Ray, which sweeps need."""
+    return [*(name for name, wanted in requirements().items() if wanted.marker is None), "ray"]
 
 
 def package_version(name: str) -> Finding:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import re
 import shutil
 import signal
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +20,7 @@ import torch
 from gwg_dist import doctor
 from gwg_dist.doctor import FAILED, OK, WARNING, Check, Finding
 from gwg_dist.samplers.fast import native
+from tests.conftest import ROOT
 from tests.support.runs import fails, run, start
 
 
@@ -83,10 +86,13 @@ def test_leaving_early_ends_the_check(tmp_path: Path) -> None:
 # -- the installation -------------------------------------------------------------------------------------------------
 
 
-def test_every_requirement_has_a_row() -> None:
-    required = {name for name, wanted in doctor.requirements().items() if wanted.marker is None}
-    assert required <= set(doctor.PACKAGES)
-    assert set(doctor.PACKAGES) - required == {"ray"}
+def test_every_requirement_has_a_row(tmp_path: Path) -> None:
+    """Also one that is new: rows are read from the project's metadata."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required = {re.split(r"[^\w-]", line)[0] for line in project["dependencies"]}
+    rows = [check.name for check in doctor.all_checks(tmp_path, quick=True)]
+    assert required | {"python", "ray"} <= set(rows)
+    assert len(rows) == len(set(rows))
 
 
 @pytest.mark.parametrize(
