@@ -24,6 +24,7 @@ SETTINGS = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "RAY_worker_niceness": "0",  # Ray's own 15 starves a trial wherever anything else runs
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 # Ends processes, PID:BORN each, once nobody holds its input any more: the process that started it has ended.

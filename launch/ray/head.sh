@@ -11,7 +11,7 @@
 # Further arguments go to `ray start`, such as --num-cpus=8 or --num-gpus=1.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 RAY_worker_niceness=0
 if [[ -z ${RAY_AUTH_TOKEN:-}${RAY_AUTH_TOKEN_PATH:-} ]]; then
   (umask 077 && ray get-auth-token --generate >/dev/null 2>&1)
 fi

@@ -8,7 +8,7 @@
 set -euo pipefail
 [[ $# -ge 1 ]] || { echo "usage: launch/ray/worker.sh HEAD:PORT [arguments of ray start]" >&2; exit 2; }
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 RAY_worker_niceness=0
 address=$1
 shift
 exec ray start --address="$address" --disable-usage-stats --block "$@"
