@@ -347,7 +347,7 @@ def test_an_interrupted_sweep_says_how_to_go_on(tmp_path: Path) -> None:
     with started(["--config", str(path), f"--sweep_dir={folder}"], log) as process:
         wait_for(lambda: any(trial.iteration for trial in read_trials(folder)), process, log)
         trials = [number for number, name in processes(process.pid).items() if name.startswith("ray::ImplicitFunc")]
-        assert {os.getpriority(os.PRIO_PROCESS, n) for n in [process.pid, *trials]} == {os.nice(0)}, "no trial gives way"
+        assert {os.getpriority(os.PRIO_PROCESS, n) for n in [process.pid, *trials]} == {os.nice(0)}
         assert trials
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == AGAIN, log.read_text()
