@@ -15,7 +15,16 @@ from gwg_dist.callbacks.diagnostics import (
 )
 from gwg_dist.callbacks.guard import DivergenceGuard
 from gwg_dist.callbacks.kernel import KernelChange, kernel_of
-from gwg_dist.callbacks.likelihood import AISLikelihood, assess_module, tell_of_no_pilot
+from gwg_dist.callbacks.likelihood import (
+    AISLikelihood,
+    Keep,
+    annealed,
+    assess_module,
+    forward_of,
+    held_out,
+    in_eval_mode,
+    tell_of_no_pilot,
+)
 from gwg_dist.callbacks.metrics import TrainingMetrics
 from gwg_dist.callbacks.pace import Pace
 from gwg_dist.callbacks.progress import TrainingProgress, progress_of
@@ -33,6 +42,7 @@ __all__ = [
     "EffectiveSampleSize",
     "HammingMMD",
     "IntegratedTime",
+    "Keep",
     "KernelChange",
     "MarginalRMSE",
     "Pace",
@@ -43,7 +53,11 @@ __all__ = [
     "TrainingMetrics",
     "TrainingProgress",
     "adapt",
+    "annealed",
     "assess_module",
+    "forward_of",
+    "held_out",
+    "in_eval_mode",
     "kernel_of",
     "progress_of",
     "tell_of_no_pilot",

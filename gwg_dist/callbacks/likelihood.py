@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from rich.progress import Progress
@@ -15,7 +17,9 @@ from torch import Tensor
 from gwg_dist.callbacks.progress import progress_of
 from gwg_dist.data import DiscreteData, Splits
 from gwg_dist.evaluation import (
+    AISResult,
     AISSettings,
+    AnnealPoint,
     Assessment,
     TunedPath,
     Unfinished,
@@ -36,6 +40,9 @@ from gwg_dist.tools.terminal import say, track
 
 CHECK_EVERY = 10  # temperatures between two looks at whether to stop
 
+Keep = Callable[[Callable[[], Unfinished]], None]
+"""Takes a function that gathers an estimate to go on with; it is called on all ranks, or on none."""
+
 
 def assess_module(
     module: EBMModule,
@@ -46,6 +53,7 @@ def assess_module(
     progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
     unfinished: Unfinished | None = None,
+    keep: Keep | None = None,
 ) -> Assessment | Unfinished:
     """AIS on the module's present weights and the likelihood of validation and test; called on every rank.
 
@@ -57,10 +65,31 @@ def assess_module(
         progress: where to show a bar.
         stop: asked every few temperatures, on all ranks at the same one, whether to stop.
         unfinished: an estimate of these very weights to go on with; one that does not fit begins again.
+        keep: see ``annealed``.
 
     Returns:
         The assessment; where ``stop`` said so, the estimate to go on with.
     """
+    estimate = forward_of(
+        module, settings, iteration=iteration, progress=progress, stop=stop, unfinished=unfinished, keep=keep
+    )
+    if isinstance(estimate, Unfinished):
+        return estimate
+    with in_eval_mode(module):
+        return assessment_of(estimate, module.target, held_out(splits))
+
+
+def forward_of(
+    module: EBMModule,
+    settings: AISSettings,
+    *,
+    iteration: int,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] | None = None,
+    unfinished: Unfinished | None = None,
+    keep: Keep | None = None,
+) -> AISResult | Unfinished:
+    """Forward AIS on the module's present weights; see ``assess_module``."""
     settings = settings.for_kernel(module.sampler)
     target, space, dtype = module.target, module.space, module.reference.weights.dtype
     kernel = module.sampler.annealed()
@@ -75,15 +104,52 @@ def assess_module(
             start = ais_start(target, generator=generator, num_chains=settings.num_chains)
             pilot = make_generator(module.seed, "pilot", iteration, settings.pilot, rank(), device=module.device)
             path = settings.path(target, kernel, generator=pilot, backend=module.backend)
-        point, kept, sampler = start, start, kernel if path is None else path
-        for point in anneal(
-            target, sampler, start, settings.betas(), generator=generator, look=CHECK_EVERY, backend=module.backend
-        ):
-            advance(point.t)
-            kept = kept if point.generator_state is None else point
-            if point.t < settings.num_temperatures and stop is not None and stop():
-                return set_aside(kept, space, settings, sampler)
-        return assessment_of(ais_result(space, point, path), target, held_out(splits))
+        found = annealed(
+            module, kernel if path is None else path, start, settings, generator=generator, advance=advance,
+            stop=stop, keep=keep,
+        )  # fmt: skip
+        return found if isinstance(found, Unfinished) else ais_result(space, found, path)
+
+
+def annealed(
+    module: EBMModule,
+    sampler: Sampler | TunedPath,
+    start: AnnealPoint,
+    settings: AISSettings,
+    *,
+    generator: torch.Generator,
+    backwards: bool = False,
+    advance: Callable[[int], None] = lambda _: None,
+    stop: Callable[[], bool] | None = None,
+    keep: Keep | None = None,
+) -> AnnealPoint | Unfinished:
+    """Chains at the end of the path of betas; where ``stop`` said so, what to go on with. Called on every rank.
+
+    Args:
+        module: module that holds the weights.
+        sampler: see ``anneal``.
+        start: point to go on from.
+        settings: settings of the estimate.
+        generator: this rank's own.
+        backwards: from beta = 1 down.
+        advance: called with the number of temperatures done.
+        stop: asked every few temperatures, on all ranks at the same one, whether to stop.
+        keep: called at the end of every segment but the last, with what makes an estimate to go on with there.
+    """
+    betas = settings.betas().flip(0) if backwards else settings.betas()
+    point = kept = start
+    for point in anneal(
+        module.target, sampler, start, betas, generator=generator, look=CHECK_EVERY, backend=module.backend
+    ):
+        advance(point.t)
+        if point.t == settings.num_temperatures:
+            break
+        kept = kept if point.generator_state is None else point
+        if stop is not None and stop():
+            return set_aside(kept, module.space, settings, sampler)
+        if keep is not None and kept is point:
+            keep(partial(set_aside, kept, module.space, settings, sampler))
+    return point
 
 
 def tell_of_no_pilot(settings: AISSettings, sampler: Sampler, name: str) -> None:

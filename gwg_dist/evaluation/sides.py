@@ -86,9 +86,9 @@ class Sides:
     @property
     def routes(self) -> tuple[Route, ...]:
         """The three ways, and the exact one where there is one."""
-        label = "high on average: exact samples" if self.exact_samples else "diagnostic: chains, no bound"
+        label = "high on average, from exact samples" if self.exact_samples else "diagnostic: from chains, no bound"
         found = (
-            Route("forward AIS", self.forward.log_z, self.forward.stderr, "low on average"),
+            Route("forward AIS", self.forward.log_z, self.forward.stderr, "low on average: optimistic"),
             Route("reverse AIS", self.reverse.log_z, self.reverse.stderr, label),
             Route("Bennett", self.both.log_z, self.both.stderr, "both directions"),
         )

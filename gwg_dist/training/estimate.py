@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from gwg_dist.batch import weighted_mean
-from gwg_dist.callbacks import assess_module, tell_of_no_pilot
+from gwg_dist.callbacks import in_eval_mode, tell_of_no_pilot
 from gwg_dist.evaluation import (
     AISSettings,
     Assessment,
-    Unfinished,
+    assessment_of,
     check_num_chains,
     collapse_warning,
     exact_log_z,
@@ -21,62 +25,108 @@ from gwg_dist.evaluation import (
     num_hidden_units,
     unnormalised_log_prob,
 )
+from gwg_dist.spaces import Space
 from gwg_dist.tools.distributed import from_rank_0, rank, world_size
 from gwg_dist.tools.errors import InputError, Stopped
 from gwg_dist.tools.files import make_folder, surviving, write_json
 from gwg_dist.tools.provenance import provenance
 from gwg_dist.tools.terminal import console, make_progress, say
+from gwg_dist.training.family import some
 from gwg_dist.training.folder import EVALUATION
 from gwg_dist.training.interruption import Interruption
 from gwg_dist.training.loading import LoadedRun, load_run
 from gwg_dist.training.processes import meeting
 from gwg_dist.training.results import Waiting, assessment_json, assessment_table, title_of, training_of
+from gwg_dist.training.rounds import Rounds, Wanted
+from gwg_dist.training.sides_shown import STANDING_STYLES, judged, likelihood_table, routes_table, sides_json
 from gwg_dist.training.verdict import tell_verdict
 
 MAX_EXACT_STATES = 2**20
+MAX_TRAIN = 10_000
+BOTH, FORWARD = SIDES = ("both", "forward")
 
 
-def evaluate_run(
-    run: str,
-    checkpoint: str,
-    num_chains: int,
-    num_temperatures: int,
-    schedule: str,
-    pilot: int,
-    device: str | None,
-    out: str | None,
-    trust: str,
-    as_json: bool = False,
-) -> Path | None:
+class Order(NamedTuple):
+    """What a command line of ``gwg_dist evaluate`` asks for; see there."""
+
+    run: str
+    checkpoint: str
+    settings: dict[str, Any]
+    sides: str
+    starts: str | None
+    until_gap: float | None
+    max_minutes: float
+    device: str | None
+    out: str | None
+    trust: str
+    as_json: bool
+
+    def wanted(self) -> Wanted:
+        """Raises InputError for a number outside its range."""
+        if self.sides not in SIDES:
+            raise InputError(f"sides must be one of {', '.join(SIDES)}, got {self.sides!r}")
+        two_sided = self.sides == BOTH
+        if self.until_gap is not None and not self.until_gap > 0:
+            raise InputError(f"until_gap must be positive, got {self.until_gap}")
+        if not self.max_minutes > 0:
+            raise InputError(f"max_minutes must be positive, got {self.max_minutes}")
+        if not two_sided and (self.until_gap is not None or self.starts is not None):
+            raise InputError(f"until_gap and starts are of both sides, got sides = {self.sides}")
+        try:
+            settings = AISSettings(**self.settings)
+            check_num_chains(settings.num_chains, world_size())
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        return Wanted(settings, two_sided, self.until_gap, self.max_minutes)
+
+
+def evaluate_run(order: Order) -> Path | None:
     """Estimate, print and write the likelihoods of a run; see ``gwg_dist.evaluate``. The path of the JSON, if any.
 
     Raises:
         InputError: a run, checkpoint, device or setting that cannot be used.
         Stopped: a signal came; the estimate waits in the run's folder.
     """
-    with meeting(device) as mine:
-        try:
-            settings = AISSettings(num_chains, num_temperatures, schedule, pilot)
-            check_num_chains(num_chains, world_size())
-        except ValueError as error:
-            raise InputError(str(error)) from error
-        loaded = load_run(run, checkpoint, device=mine, trust=trust)
-        name = f"{loaded.path.stem}-{loaded.checkpoint['global_step']:07d}-{num_chains}x{num_temperatures}-{schedule}"
-        name += f"-pilot{pilot}" if settings.for_kernel(loaded.module.sampler).pilot else ""
-        usual = Path(run) / EVALUATION / f"{name}.json"
-        path = where_to(Path(out) if out is not None else None, usual)
+    with meeting(order.device) as mine:
+        wanted, run = order.wanted(), Path(order.run)
+        loaded = load_run(run, order.checkpoint, device=mine, trust=order.trust)
+        usual = run / EVALUATION / f"{name_of(loaded, wanted, order)}.json"
+        path = where_to(Path(order.out) if order.out is not None else None, usual)
         if rank() == 0:
-            tell_of_no_pilot(settings, loaded.module.sampler, "pilot")
+            tell_of_no_pilot(wanted.settings, loaded.module.sampler, "pilot")
             loaded.data.prepare_data()
         if world_size() > 1:
             dist.barrier()
+        if order.starts is not None:
+            wanted = wanted._replace(starts=given_starts(loaded, order.starts))
         with Interruption(loaded.module.device) as interruption:
-            outcome = estimate(loaded, settings, (path or usual).with_suffix(".partial.pt"), interruption)
-            if isinstance(outcome, Assessment) and rank() == 0:
-                tell(loaded, outcome, Path(run), path, as_json=as_json)
-    if isinstance(outcome, Unfinished):
+            outcome = estimate(loaded, wanted, (path or usual).with_suffix(".partial.pt"), interruption)
+            outcome = None if outcome is None else with_train(loaded, outcome)
+            if outcome is not None and rank() == 0:
+                tell(loaded, outcome, run, path, until_gap=wanted.until_gap, as_json=order.as_json)
+    if outcome is None:
         raise Stopped(interruption.received)
     return path
+
+
+def name_of(loaded: LoadedRun, wanted: Wanted, order: Order) -> str:
+    """The name of the file, which says what is in it."""
+    settings = wanted.settings
+    name = f"{loaded.path.stem}-{loaded.checkpoint['global_step']:07d}"
+    name += f"-{settings.num_chains}x{settings.num_temperatures}-{settings.schedule}"
+    name += f"-pilot{settings.pilot}" if settings.for_kernel(loaded.module.sampler).pilot else ""
+    name += "" if wanted.two_sided else f"-{order.sides}"
+    name += f"-from-{Path(order.starts).stem}" if order.starts is not None else ""
+    return name + (f"-until{wanted.until_gap:g}" if wanted.until_gap is not None else "")
+
+
+def given_starts(loaded: LoadedRun, path: str) -> Tensor:
+    """Points of a file, codes ``(N, D)``. Raises InputError where they are of another space, or too few."""
+    codes = loaded.data.encode_file(path)[0]
+    least = max(2, world_size())
+    if len(codes) < least:
+        raise InputError(f"starts: {path} holds {len(codes)} points, at least {least} are needed")
+    return codes
 
 
 def where_to(asked: Path | None, usual: Path) -> Path | None:
@@ -96,57 +146,88 @@ def where_to(asked: Path | None, usual: Path) -> Path | None:
     return from_rank_0(path)
 
 
-def estimate(
-    loaded: LoadedRun, settings: AISSettings, path: Path, interruption: Interruption
-) -> Assessment | Unfinished:
+def estimate(loaded: LoadedRun, wanted: Wanted, path: Path, interruption: Interruption) -> Assessment | None:
     """Go on with the estimate that waits at ``path``, or begin; one that is stopped waits there for the next call."""
     waiting = Waiting(path, loaded.checkpoint)
-    begun = waiting.read()
-    if begun is not None and rank() == 0:
-        say(f"going on after {begun.t} of {begun.num_temperatures} temperatures")
     with make_progress() as progress:
-        outcome = assess_module(
-            loaded.module,
-            loaded.data.splits,
-            settings,
-            iteration=loaded.checkpoint["global_step"],
-            progress=progress if rank() == 0 else None,
-            stop=interruption.agreed,
-            unfinished=begun,
-        )
-    if isinstance(outcome, Assessment):
-        waiting.delete()
-        return outcome
-    waiting.write(outcome)
-    if rank() == 0:
+        rounds = Rounds(loaded, wanted, waiting, interruption.agreed, progress if rank() == 0 else None)
+        if rank() == 0 and rounds.state.where():
+            say(f"going on after {rounds.state.where()}")
+        outcome = rounds.go()
+    if outcome is None and rank() == 0:
         then = "the same command goes on" if path.is_file() else "nothing of it is kept"
-        say(f"stopped after {outcome.t} of {outcome.num_temperatures} temperatures; {then}")
+        say(f"stopped after {rounds.state.where() or 'nothing'}; {then}")
+    elif rank() == 0 and path.is_file():
+        say(f"time is up in a round of {rounds.state.where()}; the same command with more --max_minutes goes on")
     return outcome
 
 
-def tell(loaded: LoadedRun, assessment: Assessment, folder: Path, path: Path | None, *, as_json: bool) -> None:
+def tell(
+    loaded: LoadedRun,
+    assessment: Assessment,
+    folder: Path,
+    path: Path | None,
+    *,
+    until_gap: float | None = None,
+    as_json: bool = False,
+) -> None:
     """Print the estimate, the exact values where there are any, and write both to ``path``, if any.
 
     With ``as_json`` the numbers go to standard output as well.
     """
-    space = loaded.module.space
+    space, made_by = loaded.module.space, provenance(loaded.module.device)
+    how = exact_way(loaded)
+    exact = None if how is None else exact_values(loaded)
     values = assessment_json(assessment, space, loaded.checkpoint, loaded.path)
-    values["made by"] = provenance(loaded.module.device)
-    console.print(assessment_table(assessment, space, title=title_of(loaded.path, loaded.checkpoint)))
+    values["made by"] = made_by
+    values["seed"] = loaded.module.seed
+    title = title_of(loaded.path, loaded.checkpoint)
+    if assessment.sides is None:
+        console.print(assessment_table(assessment, space, title=title))
+    else:
+        if exact is not None:
+            assessment = replace(assessment, sides=replace(assessment.sides, exact=exact["log_z"]))
+        values["sides"] = tell_sides(assessment, space, title, until_gap)
     if assessment.collapsed:
         say(collapse_warning(assessment), "bold red")
     training = training_of(folder, loaded.checkpoint, loaded.data.batch_size)
     tell_verdict(assessment, loaded.module, folder, training)
-    how = exact_way(loaded)
-    if how is not None:
-        values["exact"] = exact = exact_values(loaded)
-        say(f"exact, by {how}: log Z {exact['log_z']:.4f}, test {exact['test']:.4f} nats")
+    if exact is not None:
+        values["exact"] = exact
+        found = ", ".join(f"{name} {value:.4f}" for name, value in exact.items() if name not in ("log_z", "val"))
+        say(f"exact, by {how}: log Z {exact['log_z']:.4f}, {found} nats")
     if path is not None:
         with surviving(path.name):
             write_json(path, values)
             say(f"written to {path}")
     if as_json:
         sys.stdout.write(json.dumps(values, indent=2) + "\n")
+
+
+def tell_sides(assessment: Assessment, space: Space, title: str, until_gap: float | None) -> dict[str, Any]:
+    """Print both sides, the verdict first; the same as plain numbers."""
+    assert assessment.sides is not None
+    standing = judged(assessment, until_gap)
+    say(standing.sentence(), STANDING_STYLES[standing.kind])
+    console.print(routes_table(assessment.sides))
+    console.print(likelihood_table(assessment, space, title=title))
+    return sides_json(assessment, standing, space)
+
+
+def with_train(loaded: LoadedRun, assessment: Assessment) -> Assessment:
+    """The assessment with at most 10,000 training points; not of images in shades of grey. Called on every rank."""
+    train, weights = loaded.data.splits.parts["train"]
+    if assessment.sides is None or train.is_floating_point():
+        return assessment
+    rows = some(torch.arange(len(train)), MAX_TRAIN)
+    part = {"train": (train[rows], None if weights is None else weights[rows])}
+    with in_eval_mode(loaded.module):
+        found = assessment_of(assessment.estimate, loaded.module.target, part)
+    return replace(
+        assessment,
+        likelihoods=found.likelihoods | assessment.likelihoods,
+        reference=found.reference | assessment.reference,
+    )
 
 
 def exact_way(loaded: LoadedRun) -> str | None:
@@ -165,5 +246,6 @@ def exact_values(loaded: LoadedRun) -> dict[str, float]:
     values = {"log_z": log_z}
     for name, split in (("val", "validation"), ("test", "test")):
         codes, weights = loaded.data.splits.parts[split]
-        values[name] = float(weighted_mean(unnormalised_log_prob(module.target, codes), weights)) - log_z
+        if len(codes):
+            values[name] = float(weighted_mean(unnormalised_log_prob(module.target, codes), weights)) - log_z
     return values

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gwg_dist.evaluation import exact_log_z
+from gwg_dist.evaluation.verdict import UNQUOTABLE
 from gwg_dist.training.folder import EVALUATION, RESULTS
 from gwg_dist.training.loading import LoadedRun
 
@@ -20,7 +21,7 @@ class LogZ(NamedTuple):
         value: log Z in nats.
         stderr: its standard error; 0 where it is exact.
         source: where it is from, for people.
-        trusted: whether the weights of the estimate did not collapse.
+        trusted: whether the weights of the estimate did not collapse; of two sides, whether they can be quoted.
     """
 
     value: float
@@ -51,6 +52,10 @@ def estimate_in(path: Path, iteration: int) -> LogZ | None:
             return None
         if "exact" in values:
             return LogZ(float(values["exact"]["log_z"]), 0.0, f"exact, in {path}")
+        if "sides" in values:
+            sides = values["sides"]
+            trusted = sides["standing"]["kind"] != UNQUOTABLE
+            return LogZ(float(sides["log_z"]), float(sides["stderr"]), f"from both sides, in {path}", trusted)
         ais = values["ais"]
         return LogZ(float(ais["log_z"]), float(ais["stderr"]), f"the estimate in {path}", not ais["collapsed"])
     except (OSError, ValueError, KeyError, TypeError):

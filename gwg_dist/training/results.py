@@ -240,21 +240,30 @@ class Waiting:
 
     def read(self) -> Unfinished | None:
         """The estimate that waits for these weights; called on every rank."""
+        held = self.held()
+        return None if held is None or held.keys() - set(Unfinished._fields) else Unfinished(**held)
+
+    def held(self) -> dict[str, Any] | None:
+        """What waits for these weights, as ``hold`` took it; called on every rank."""
         found = None
         if rank() == 0 and self.path.is_file():
             try:
                 held = torch.load(self.path, map_location="cpu", weights_only=True)
                 if held.pop("model") == self.model:
-                    found = Unfinished(**held)
+                    found = held
             except Exception as error:  # torch.load raises whatever the damaged bytes lead to
                 logger.warning("%s cannot be read, the estimate begins again: %s", self.path, type(error).__name__)
         return from_rank_0(found)
 
     def write(self, unfinished: Unfinished) -> None:
         """Set the estimate aside, by rank 0; a disk that is full costs a line, and the estimate."""
+        self.hold(unfinished._asdict())
+
+    def hold(self, values: dict[str, Any]) -> None:
+        """Set numbers and tensors aside, by rank 0; a disk that is full costs a line, and them."""
         if rank() == 0:
             with surviving("the estimate that was stopped"):
-                write_tensors(self.path, {"model": self.model, **unfinished._asdict()})
+                write_tensors(self.path, {"model": self.model, **values})
 
     def delete(self) -> None:
         """The estimate is done; by rank 0."""

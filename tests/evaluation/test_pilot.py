@@ -169,7 +169,7 @@ def test_an_estimate_that_waits_keeps_its_path(tmp_path: Path, monkeypatch: pyte
         evaluate.main([*command, f"--out={tmp_path}/again.json"])
     (waiting,) = tmp_path.glob("again.partial.pt")
     held = torch.load(waiting, weights_only=True)
-    assert list(held["values"]) == calm["pilot"]["values"]
+    assert list(held["unfinished"]["values"]) == calm["pilot"]["values"]
     monkeypatch.undo()
     monkeypatch.setattr(likelihood.AISSettings, "path", lambda *args, **settings: pytest.fail("a second pilot run"))
     evaluate.main([*command, f"--out={tmp_path}/again.json"])

@@ -232,7 +232,7 @@ def test_evaluate_goes_on_with_its_estimate(tmp_path: Path, monkeypatch: pytest.
         evaluate.main([*args[:2], "--num_temperatures=10", "--device=cpu"])
         assert partial.is_file()
         evaluate.main(args)
-        assert made == [1000 + 10 + 150]
+        assert made == [1000 + 2 * 10 + 150 + 350]
     assert path.read_text() == undisturbed
     assert not list((folder / "evaluation").glob("*.partial.pt"))
 

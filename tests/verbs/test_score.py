@@ -71,6 +71,11 @@ def test_log_z_is_that_of_the_newest_estimate_of_these_weights(
     )
     values = json.loads((here / "evaluation/e.json").read_text())
     del values["exact"]
+    values["sides"] |= {"log_z": 2.5, "stderr": 0.5}
+    (here / "evaluation/e.json").write_text(json.dumps(values))
+    score.main([*args, f"--out={tmp_path / 'sides.csv'}"])
+    assert "2.50 ± 0.50: from both sides, in" in capsys.readouterr().err
+    del values["sides"]
     values["ais"] |= {"log_z": 1.5, "stderr": 0.25}
     (here / "evaluation/e.json").write_text(json.dumps(values))
     score.main([*args, f"--out={tmp_path / 'a.csv'}"])

@@ -1,0 +1,320 @@
+"""Estimates of log Z from both sides, again and again with twice the chains and temperatures, until the sides meet.
+
+What is done lies in a file: a killed process loses at most a minute, and the next call goes on bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import torch
+from rich.progress import Progress
+from torch import Tensor
+
+from gwg_dist.callbacks import annealed, forward_of, held_out, in_eval_mode
+from gwg_dist.evaluation import (
+    AISResult,
+    AISSettings,
+    Assessment,
+    TunedPath,
+    Unfinished,
+    assessment_of,
+    judge,
+    settled,
+    sides_of,
+    take_up,
+)
+from gwg_dist.evaluation.ais import summarize
+from gwg_dist.evaluation.reverse import ReverseResult, reverse_result, reverse_start
+from gwg_dist.evaluation.verdict import AGREED
+from gwg_dist.module import EBMModule
+from gwg_dist.tools.distributed import any_rank, from_rank_0, gather_rows, rank, share, world_size
+from gwg_dist.tools.seeding import make_generator
+from gwg_dist.tools.terminal import say, track
+from gwg_dist.training.loading import LoadedRun
+from gwg_dist.training.results import Waiting
+
+KEEP_SECONDS = 60.0  # between two writings of what is done
+LEAST_CHAINS = 20  # persistent chains without which the reverse runs begin at the data
+
+
+class Wanted(NamedTuple):
+    """What a round is to be, and when to stop.
+
+    Args:
+        settings: chains and temperatures of the first round.
+        two_sided: whether the reverse side is estimated too.
+        until_gap: nats within which the sides are to meet; None for one round.
+        max_minutes: minutes after which no other round is finished.
+        starts: points that reverse runs begin at, codes ``(N, D)``; None for the run's own chains.
+    """
+
+    settings: AISSettings
+    two_sided: bool = True
+    until_gap: float | None = None
+    max_minutes: float = 30.0
+    starts: Tensor | None = None
+
+
+class Round(NamedTuple):
+    """What is known of a round; tensors on the CPU, of all ranks.
+
+    Args:
+        num_chains: forward chains.
+        num_temperatures: temperatures of each direction.
+        forward: log weights, ``(N,)``; None where the forward side is not done.
+        ends: packed ends of the forward chains.
+        values: of the pilot run, see ``TunedPath``; None where there was none.
+        starts: packed points that reverse runs begin at.
+        drift: see ``Sides``.
+        reverse: log weights, ``(M,)``; None where the reverse side is not done.
+    """
+
+    num_chains: int
+    num_temperatures: int
+    forward: Tensor | None = None
+    ends: Tensor | None = None
+    values: tuple[float, ...] | None = None
+    starts: Tensor | None = None
+    drift: float = float("nan")
+    reverse: Tensor | None = None
+
+
+@dataclass
+class State:
+    """Where the rounds are; as a dict it is what a file holds.
+
+    Args:
+        now: the round that goes on.
+        done: the last one that is done.
+        unfinished: chains of the side that goes on.
+        seconds: time spent.
+        rows: chains, temperatures, forward, reverse and Bennett's log Z of each round that is done.
+    """
+
+    now: Round
+    done: Round | None = None
+    unfinished: Unfinished | None = None
+    seconds: float = 0.0
+    rows: list[tuple[int, int, float, float, float]] = field(default_factory=list)
+
+    def where(self) -> str:
+        """How far it is, in words; "" at the beginning."""
+        if self.unfinished is not None:
+            side = "" if self.now.forward is None else "reverse "
+            return f"{self.unfinished.t} of {self.unfinished.num_temperatures} {side}temperatures"
+        if self.now.forward is not None:
+            return "the forward side"
+        return "" if self.done is None else f"a round of {self.done.num_temperatures} temperatures"
+
+    def values(self) -> dict[str, Any]:
+        """Plain values, safe to load from a file."""
+        return {
+            "now": self.now._asdict(),
+            "done": None if self.done is None else self.done._asdict(),
+            "unfinished": None if self.unfinished is None else self.unfinished._asdict(),
+            "seconds": self.seconds,
+            "rows": self.rows,
+        }
+
+    @classmethod
+    def of(cls, values: dict[str, Any] | None, settings: AISSettings) -> State:
+        """What ``values`` say, or the beginning."""
+        if values is None or "now" not in values:
+            return cls(Round(settings.num_chains, settings.num_temperatures))
+        done, unfinished = values["done"], values["unfinished"]
+        return cls(
+            Round(**values["now"]),
+            None if done is None else Round(**done),
+            None if unfinished is None else Unfinished(**unfinished),
+            values["seconds"],
+            [tuple(row) for row in values["rows"]],
+        )
+
+
+class Rounds:
+    """The rounds of one model; every method is called on all ranks.
+
+    Args:
+        run: the model, with data and chains.
+        wanted: what is to be done.
+        waiting: the file in which the rounds wait.
+        stop: asked every few temperatures, on all ranks at the same one, whether to stop.
+        progress: where to show bars.
+    """
+
+    def __init__(
+        self, run: LoadedRun, wanted: Wanted, waiting: Waiting, stop: Callable[[], bool], progress: Progress | None
+    ) -> None:
+        self.run, self.wanted, self.waiting, self.told, self.progress = run, wanted, waiting, stop, progress
+        self.state = State.of(waiting.held(), wanted.settings)
+        self.module: EBMModule = run.module
+        self.iteration: int = run.checkpoint["global_step"]
+        self.begun = self.kept = time.monotonic()
+        self.spent_before = self.state.seconds
+        self.stopped = False
+
+    def go(self) -> Assessment | None:
+        """Do rounds until they are enough; None where ``stop`` said so before the first was done."""
+        while True:
+            before = self.state.seconds
+            if not self._round():
+                self._hold()
+                return None if self.stopped or self.state.done is None else self.assessment(self.state.done)
+            took = self._seconds() - before
+            found = self.assessment(self.state.now)
+            self.state.done, self.state.seconds = self.state.now, self._seconds()
+            following = self._next(found, took)
+            if following is None:
+                self.waiting.delete()
+                return found
+            self.state.now = Round(*following)
+            self._hold()
+            if rank() == 0 and found.sides is not None:
+                say(f"{judge(found.sides).sentence()}; again with {following[0]} chains, {following[1]} temperatures")
+
+    def assessment(self, done: Round | None) -> Assessment:
+        """What follows from a round that is done."""
+        assert done is not None
+        assert done.forward is not None
+        assert done.ends is not None
+        module, space, target = self.module, self.module.space, self.module.target
+        mine = share(len(done.ends), rank(), world_size())
+        ends = space.unpack(done.ends[mine].to(module.device))
+        path = None if done.values is None else TunedPath(module.sampler.annealed(), tuple(done.values))
+        forward = AISResult(*summarize(done.forward), done.forward, ends, done.num_temperatures, path)
+        with in_eval_mode(module):
+            splits = held_out(self.run.data.splits)
+            found = assessment_of(forward, target, splits)
+            if done.reverse is None or done.starts is None:
+                return found
+            if not bool(torch.isfinite(torch.cat([done.forward, done.reverse])).all()):
+                return found
+            log_inverse, stderr, ess = summarize(done.reverse)
+            reverse = ReverseResult(-log_inverse, stderr, ess, done.reverse, done.num_temperatures)
+            starts = space.unpack(done.starts.to(module.device))
+            data = [codes for codes, _ in splits.values()]
+            return replace(found, sides=sides_of(forward, reverse, target, starts, data, drift=done.drift))
+
+    def _round(self) -> bool:
+        """The rest of the present round; whether it came to its end."""
+        settings = replace(
+            self.wanted.settings, num_chains=self.state.now.num_chains, num_temperatures=self.state.now.num_temperatures
+        )
+        return self._forward(settings) and (
+            not self.wanted.two_sided or (self._starts(settings) and self._reverse(settings))
+        )
+
+    def _forward(self, settings: AISSettings) -> bool:
+        if self.state.now.forward is not None:
+            return True
+        found = forward_of(
+            self.module, settings, iteration=self.iteration, progress=self.progress, stop=self._stop,
+            unfinished=self.state.unfinished, keep=self._keep,
+        )  # fmt: skip
+        if isinstance(found, Unfinished):
+            self.state.unfinished = found
+            return False
+        self.state.unfinished = None
+        ends = gather_rows(self.module.space.pack(found.codes)).cpu()
+        values = None if found.path is None else found.path.values
+        self.state.now = self.state.now._replace(forward=found.log_weights, ends=ends, values=values)
+        return True
+
+    def _starts(self, settings: AISSettings) -> bool:
+        """Points of the model: those that were given, or the run's chains after half as many steps again."""
+        if self.state.now.starts is not None:
+            return True
+        module, num = self.module, settings.num_chains
+        num_steps = settings.num_temperatures // 2
+        if self.wanted.starts is not None:
+            codes, num_steps = self.wanted.starts[:num], 0
+        else:
+            codes = from_rank_0(chains_of(self.run, num, self.iteration))
+        generator = make_generator(module.seed, "settle", self.iteration, num_steps, num, rank(), device=module.device)
+        with in_eval_mode(module), track(self.progress, "chains", num_steps) as advance:
+            found = settled(
+                module.target, module.sampler.annealed(), codes, num_steps=num_steps, generator=generator,
+                stop=self._stop, advance=advance, backend=module.backend,
+            )  # fmt: skip
+        if found is None:
+            return False
+        self.state.now = self.state.now._replace(starts=module.space.pack(found.codes).cpu(), drift=found.drift)
+        return True
+
+    def _reverse(self, settings: AISSettings) -> bool:
+        now, module = self.state.now, self.module
+        assert now.starts is not None
+        settings = replace(settings, num_chains=len(now.starts))
+        kernel = module.sampler.annealed()
+        sampler = kernel if now.values is None else TunedPath(kernel, tuple(now.values))
+        generator = make_generator(
+            module.seed, "reverse", self.iteration, settings.num_temperatures, rank(), device=module.device
+        )
+        with in_eval_mode(module), track(self.progress, "reverse AIS", settings.num_temperatures) as advance:
+            start = reverse_start(module.target, module.space.unpack(now.starts))
+            if self.state.unfinished is not None:
+                dtype = module.reference.weights.dtype
+                again = take_up(self.state.unfinished, module.space, settings, dtype=dtype, generator=generator)
+                start = again or start
+            found = annealed(
+                module, sampler, start, settings, generator=generator, backwards=True, advance=advance,
+                stop=self._stop, keep=self._keep,
+            )  # fmt: skip
+        if isinstance(found, Unfinished):
+            self.state.unfinished = found
+            return False
+        self.state.unfinished = None
+        self.state.now = now._replace(reverse=reverse_result(found).log_weights)
+        return True
+
+    def _next(self, found: Assessment, took: float) -> tuple[int, int] | None:
+        """Chains and temperatures of another round; None where the sides meet, or where time would not do."""
+        sides, now, gap = found.sides, self.state.now, self.wanted.until_gap
+        if gap is None or sides is None:
+            return None
+        self.state.rows.append(
+            (now.num_chains, now.num_temperatures, sides.forward.log_z, sides.reverse.log_z, sides.both.log_z)
+        )
+        if judge(sides, tolerance=gap).kind == AGREED:
+            return None
+        left = 60 * self.wanted.max_minutes - self._seconds()
+        chains, temperatures = 2 * now.num_chains, 2 * now.num_temperatures
+        fits = (chains, temperatures) if 4 * took <= left else (now.num_chains, temperatures)
+        return from_rank_0(fits if 2 * took <= left else None)
+
+    def _stop(self) -> bool:
+        """Whether a signal came; or time is up, and there is a round to fall back on."""
+        if self.told():
+            self.stopped = True
+            return True
+        late = self.state.done is not None and self._seconds() > 60 * self.wanted.max_minutes
+        return any_rank(int(late and rank() == 0), self.module.device) != 0
+
+    def _keep(self, unfinished: Callable[[], Unfinished]) -> None:
+        due = rank() == 0 and time.monotonic() - self.kept > KEEP_SECONDS
+        if any_rank(int(due), self.module.device):
+            self.state.unfinished = unfinished()
+            self._hold()
+
+    def _hold(self) -> None:
+        self.kept = time.monotonic()
+        self.state.seconds = self._seconds()
+        self.waiting.hold(self.state.values())
+
+    def _seconds(self) -> float:
+        return self.spent_before + time.monotonic() - self.begun
+
+
+def chains_of(run: LoadedRun, num: int, iteration: int) -> Tensor:
+    """At most ``num`` persistent chains of a run, codes ``(n, D)``; without them, points of the training data."""
+    module, packed = run.module, run.checkpoint["chains"]["packed"]
+    generator = torch.Generator().manual_seed(module.seed + iteration)
+    packed = None if packed is None else module.chains.of_model(packed)
+    if packed is None or len(packed) < LEAST_CHAINS:
+        return run.data.sample_codes(num)[:num].cpu()
+    rows = torch.randperm(len(packed), generator=generator)[:num]
+    return module.space.unpack(packed[rows]).cpu()

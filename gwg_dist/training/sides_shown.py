@@ -1,0 +1,116 @@
+"""A log Z from both sides as tables, and as plain numbers for a file."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rich.table import Table
+
+from gwg_dist.evaluation import Assessment, Sides, Standing, judge
+from gwg_dist.evaluation.sides import DELTA
+from gwg_dist.evaluation.verdict import AGREED, EXACT, GAP, UNQUOTABLE
+from gwg_dist.spaces import Space
+from gwg_dist.training.verdict import bits_per_dim
+
+STANDING_STYLES = {EXACT: "bold green", AGREED: "bold green", GAP: "bold yellow", UNQUOTABLE: "bold red"}
+
+
+def routes_table(sides: Sides) -> Table:
+    """The ways to log Z, and what they are worth."""
+    table = Table(title="log Z, nats", title_justify="left", pad_edge=False)
+    for column in ("way", "log Z", "±", "ESS", "what it is"):
+        table.add_column(column, justify="left" if column in ("way", "what it is") else "right")
+    sizes = [f"{side.ess:.0f} of {len(side.log_weights)}" for side in (sides.forward, sides.reverse)]
+    for route, size in zip(sides.routes, [*sizes, f"overlap {sides.both.overlap:.2f}", ""], strict=False):
+        table.add_row(route.name, f"{route.log_z:.3f}", f"{route.stderr:.3f}", size, route.label)
+    return table
+
+
+def likelihood_table(assessment: Assessment, space: Space, *, title: str) -> Table:
+    """Likelihoods by the point estimate of log Z, by both sides, and their ceiling."""
+    sides = assessment.sides
+    assert sides is not None
+    caption = (
+        "bracket: by the higher and the lower log Z, if the chains are at equilibrium. "
+        f"ceiling: passed with probability of at most {DELTA:g}"
+    )
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", pad_edge=False)
+    for column in ("split", "log-likelihood ± log Z ± data", "bracket", "ceiling", "nats/site", "bits/dim"):
+        table.add_column(column, justify="left" if column == "split" else "right", no_wrap=True)
+    for name, values in likelihoods_json(assessment, space).items():
+        table.add_row(
+            f"{name} ({values['num']})",
+            f"[bold]{values['mean']:.2f}[/] ± {values['stderr']:.2f} ± {values['data_stderr']:.2f}",
+            f"{values['low_side']:.2f} to {values['high_side']:.2f}",
+            f"{values['ceiling']:.2f}",
+            f"{values['nats_per_site']:.3f}",
+            f"{values['bits_per_dim']:.3f}",
+        )
+    return table
+
+
+def likelihoods_json(assessment: Assessment, space: Space) -> dict[str, dict[str, float]]:
+    """The same as numbers, by the name of the data."""
+    sides = assessment.sides
+    assert sides is not None
+    found = {}
+    for name, value in assessment.likelihoods.items():
+        unnormalised = value.mean + assessment.estimate.log_z
+        mean = unnormalised - sides.log_z
+        found[name] = {
+            "num": value.num,
+            "reference": assessment.reference[name],
+            "mean": mean,
+            "stderr": sides.stderr,
+            "data_stderr": value.data_stderr,
+            "low_side": unnormalised - sides.bracket[1],
+            "high_side": unnormalised - sides.bracket[0],
+            "ceiling": min(unnormalised - sides.low_log_z, 0.0),
+            "nats_per_site": mean / space.num_sites,
+            "bits_per_dim": bits_per_dim(-mean, space),
+        }
+    return found
+
+
+def sides_json(assessment: Assessment, standing: Standing, space: Space) -> dict[str, Any]:
+    """Both sides, the checks and the verdict as plain numbers; null for what is not known."""
+    sides = assessment.sides
+    assert sides is not None
+    num_starts, both = len(sides.reverse.log_weights), sides.both
+    return {
+        "standing": {"kind": standing.kind, "nats": _finite(standing.nats), "reasons": list(standing.reasons)},
+        "log_z": sides.log_z,
+        "stderr": _finite(sides.stderr),
+        "log_z_at_least": {"value": sides.low_log_z, "delta": DELTA},
+        "routes": {
+            route.name: {"log_z": route.log_z, "stderr": _finite(route.stderr), "label": route.label}
+            for route in sides.routes
+        },
+        "ess": {"forward": sides.forward.ess, "reverse": sides.reverse.ess},
+        "bennett": {key: _finite(value) for key, value in both._asdict().items()},
+        "checks": {
+            "crooks": sides.crooks,
+            "sites": sides.sites,
+            "elsewhere": sides.num_elsewhere,
+            "mass of the points seen": _finite(math.exp(min(sides.floor - sides.log_z, 700.0))),
+            "drift": _finite(sides.drift),
+        },
+        "num_starts": num_starts,
+        "exact_samples": sides.exact_samples,
+        "likelihood": likelihoods_json(assessment, space),
+        "gradient_evaluations": {
+            "forward": len(sides.forward.log_weights) * sides.forward.num_temperatures,
+            "reverse": num_starts * sides.reverse.num_temperatures,
+        },
+    }
+
+
+def judged(assessment: Assessment, tolerance: float | None) -> Standing:
+    """The verdict on an assessment from both sides."""
+    assert assessment.sides is not None
+    return judge(assessment.sides) if tolerance is None else judge(assessment.sides, tolerance=tolerance)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

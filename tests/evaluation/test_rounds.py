@@ -1,0 +1,152 @@
+"""``gwg_dist evaluate`` from both sides: the verdict, rounds until the sides meet, and going on bit for bit."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gwg_dist import evaluate, fit, sample
+from gwg_dist.evaluation.annealing import _Chains
+from gwg_dist.training import rounds
+from tests.support.runs import SMALL, fails, run_fit
+
+
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches SIGKILL."""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An RBM with too many hidden units for a sum, on 30 sites."""
+    folder = tmp_path_factory.mktemp("rounds")
+    np.savez(folder / "my.npz", x=np.random.default_rng(0).integers(0, 2, (90, 30)))
+    few = [arg for arg in SMALL if "num_hidden" not in arg]
+    run_fit(folder / "run", str(folder / "my.npz"), *few, "--model.energy.num_hidden=30", "--trainer.max_steps=40",
+            "--pictures_every=0", "--quiet")  # fmt: skip
+    return folder / "run"
+
+
+def evaluated(run: Path, *args: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    capsys.readouterr()
+    evaluate.main([str(run), "--checkpoint=last", "--num_chains=20", "--device=cpu", "--json", *args])
+    return json.loads(capsys.readouterr().out)
+
+
+def test_both_sides_and_the_verdict(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate.main([str(run), "--checkpoint=last", "--num_chains=60", "--num_temperatures=60"])
+    printed = capsys.readouterr().err
+    first = printed.index("likelihood: both sides agreed within")
+    assert first < printed.index("forward AIS") < printed.index("reverse AIS") < printed.index("Bennett")
+    assert "diagnostic" in printed
+    values = json.loads((run / "evaluation/last-0000040-60x60-linear.json").read_text())
+    sides = values["sides"]
+    assert sides["standing"]["kind"] == "agreed"
+    assert list(sides["likelihood"]) == ["train", "val", "test"]
+    test = sides["likelihood"]["test"]
+    assert test["low_side"] <= test["mean"] <= test["high_side"] <= test["ceiling"] <= 0
+    assert test["bits_per_dim"] == pytest.approx(-test["nats_per_site"] / np.log(2))
+    assert sides["gradient_evaluations"] == {"forward": 3600, "reverse": 3600}
+    assert values["seed"] == 0
+    assert "code" in values["made by"]
+
+
+def test_rounds_go_on_until_the_sides_meet(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two temperatures are too few for a gap of 0.02 nats; the last round says how many were enough."""
+    sides = evaluated(run, "--num_temperatures=2", "--until_gap=0.05", capsys=capsys)["sides"]
+    assert sides["standing"]["kind"] == "agreed"
+    assert sides["standing"]["nats"] <= 0.05
+    assert sides["gradient_evaluations"]["forward"] > 40
+    assert not list((run / "evaluation").glob("*.partial.pt"))
+
+
+@pytest.mark.parametrize("at", [130, 150 + 130, 300 + 130, 300 + 300 + 130])
+def test_a_killed_evaluation_goes_on_bit_for_bit(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """In the first round forwards and backwards, in the second forwards and backwards."""
+    args = ["--num_temperatures=150", "--until_gap=1e-9", "--max_minutes=1e3"]
+    monkeypatch.setattr(rounds, "KEEP_SECONDS", 0.0)
+    monkeypatch.setattr(rounds.Rounds, "_next", two_rounds)
+    calm = evaluated(run, *args, f"--out={run}/calm.json", capsys=capsys)
+    made, advance = [0], _Chains.advance
+
+    def counted(chains: _Chains, end: int) -> None:
+        made[0] += end - chains.t
+        if made[0] > at:
+            raise Killed
+        advance(chains, end)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Chains, "advance", counted)
+        with pytest.raises(Killed):
+            evaluated(run, *args, f"--out={run}/again.json", capsys=capsys)
+    assert (run / "again.partial.pt").is_file()
+    assert evaluated(run, *args, f"--out={run}/again.json", capsys=capsys) == calm
+    assert (run / "again.json").read_text() == (run / "calm.json").read_text()
+    assert not (run / "again.partial.pt").exists()
+
+
+def two_rounds(self: rounds.Rounds, found: Any, took: float) -> tuple[int, int] | None:
+    return None if self.state.now.num_temperatures == 300 else (40, 300)
+
+
+def test_time_that_is_up_keeps_the_last_round(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The round that is cut short waits, and more minutes go on with it."""
+    args = ["--num_temperatures=20", "--until_gap=1e-9", f"--out={run}/late.json"]
+    monkeypatch.setattr(rounds.Rounds, "_next", two_rounds_of_20)
+    first = evaluated(run, *args, "--max_minutes=1e-9", capsys=capsys)["sides"]
+    assert first["gradient_evaluations"]["forward"] == 20 * 20
+    assert first["standing"]["kind"] == "gap"
+    assert (run / "late.partial.pt").is_file()
+    assert evaluated(run, *args, "--max_minutes=1e-9", capsys=capsys)["sides"] == first
+    more = evaluated(run, *args, "--max_minutes=9", capsys=capsys)["sides"]
+    assert more["gradient_evaluations"]["forward"] == 40 * 40
+    assert not (run / "late.partial.pt").exists()
+
+
+def two_rounds_of_20(self: rounds.Rounds, found: Any, took: float) -> tuple[int, int] | None:
+    return None if self.state.now.num_temperatures == 40 else (40, 40)
+
+
+def test_samples_of_a_file_and_one_side_alone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sample.main([str(run), "--checkpoint=last", "--num=30", "--num_steps=20", f"--out={run}/mine.npz"])
+    sides = evaluated(run, "--num_temperatures=30", f"--starts={run}/mine.npz", capsys=capsys)["sides"]
+    assert sides["num_starts"] == 20
+    assert sides["checks"]["drift"] is None
+    assert (run / "evaluation/last-0000040-20x30-linear-from-mine.json").is_file()
+    assert "sides" not in evaluated(run, "--num_temperatures=30", "--sides=forward", capsys=capsys)
+
+
+def test_mistakes_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "other.npz", x=np.zeros((30, 7), dtype=np.uint8))
+    np.savez(tmp_path / "one.npz", x=np.zeros((1, 30), dtype=np.uint8))
+    for args, expected in (
+        (["--num_temperatures=0"], "num_temperatures must be positive, got 0"),
+        (["--num_chains=1"], "num_chains must be at least 2 for a standard error, got 1"),
+        (["--checkpoint=none.ckpt"], "there is no checkpoint none.ckpt; the run has: "),
+        ([f"--starts={tmp_path}/other.npz"], "7"),
+        ([f"--starts={tmp_path}/one.npz"], "holds 1 points, at least 2 are needed"),
+        (["--sides=back"], "sides must be one of both, forward, got 'back'"),
+        (["--until_gap=0"], "until_gap must be positive, got 0.0"),
+        (["--sides=forward", "--until_gap=1"], "until_gap and starts are of both sides, got sides = forward"),
+    ):
+        assert expected in fails(evaluate.main, [str(run), "--device=cpu", *args], capsys)
+
+
+def test_a_run_without_chains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The other side begins at the data; a model of few points is exact; an empty test set is refused as it is read."""
+    x = np.random.default_rng(0).integers(0, 2, (60, 8))
+    np.savez(tmp_path / "all.npz", x_train=x, x_none=x[:0])
+    loss = ["--model.objective=PseudoLikelihood", "--trainer.max_steps=5", "--pictures_every=0", "--quiet"]
+    few = [str(tmp_path / "all.npz"), *(arg for arg in SMALL if "chains" not in arg), *loss, "--data.train=x_train"]
+    run_fit(tmp_path / "run", *few)
+    sides = evaluated(tmp_path / "run", "--num_temperatures=30", capsys=capsys)["sides"]
+    assert sides["standing"]["kind"] == "exact"
+    assert sides["num_starts"] == 20
+    assert sides["log_z"] == sides["routes"]["exact sum"]["log_z"]
+    args = [f"--run_dir={tmp_path}/none", *few, "--data.validation=x_none", "--data.test=x_none"]
+    assert "at least three points, got (0, 8)" in fails(fit.main, args, capsys)
