@@ -23,6 +23,8 @@ from gwg_dist.evaluation.hidden import hidden_log_z, num_hidden_units
 from gwg_dist.evaluation.information import coupling_bound
 from gwg_dist.evaluation.labels import label_probs
 from gwg_dist.evaluation.likelihood import Likelihood, log_likelihood
+from gwg_dist.evaluation.links import Link, Trace, bootstrap_error, links_of, weighted_means
+from gwg_dist.evaluation.mbar import MBARResult, mbar
 from gwg_dist.evaluation.mixing import (
     Estimate,
     autocorrelation,
@@ -34,6 +36,7 @@ from gwg_dist.evaluation.mixing import (
     time_estimate,
 )
 from gwg_dist.evaluation.pilot import pilot_path
+from gwg_dist.evaluation.raise_ import RAISEResult, raise_log_likelihood
 from gwg_dist.evaluation.reverse import ReverseResult, reverse_ais
 from gwg_dist.evaluation.scores import PointScores, score_points, single_site_changes
 from gwg_dist.evaluation.sides import Route, Settled, Sides, settled, sides_of
@@ -47,6 +50,7 @@ from gwg_dist.evaluation.statistics import (
     three_site_moments,
     triple_sites,
 )
+from gwg_dist.evaluation.thermodynamic import Integral, thermodynamic_integral
 from gwg_dist.evaluation.tuned_path import TunedPath
 from gwg_dist.evaluation.unfinished import Unfinished, set_aside, take_up
 from gwg_dist.evaluation.verdict import Standing, judge
@@ -61,17 +65,22 @@ __all__ = [
     "ChainSettings",
     "Completion",
     "Estimate",
+    "Integral",
     "Likelihood",
+    "Link",
+    "MBARResult",
     "PairModel",
     "PairStatistics",
     "PointScores",
     "Precision",
+    "RAISEResult",
     "ReverseResult",
     "Route",
     "SMCResult",
     "Settled",
     "Sides",
     "Standing",
+    "Trace",
     "TunedPath",
     "Unfinished",
     "agreement",
@@ -87,6 +96,7 @@ __all__ = [
     "batch_means_time",
     "bennett",
     "beta_schedule",
+    "bootstrap_error",
     "category_frequencies",
     "check_num_chains",
     "collapse_warning",
@@ -103,8 +113,10 @@ __all__ = [
     "integrated_time",
     "judge",
     "label_probs",
+    "links_of",
     "log_likelihood",
     "marginal_rmse",
+    "mbar",
     "mean_field_couplings",
     "mmd_squared",
     "num_hidden_units",
@@ -112,6 +124,7 @@ __all__ = [
     "pair_statistics",
     "pearson_of_pairs",
     "pilot_path",
+    "raise_log_likelihood",
     "ranked_pairs",
     "reverse_ais",
     "score_points",
@@ -123,9 +136,11 @@ __all__ = [
     "split_rhat",
     "summarize",
     "take_up",
+    "thermodynamic_integral",
     "three_site_moments",
     "time_estimate",
     "triple_sites",
     "unnormalised_log_prob",
+    "weighted_means",
     "zero_sum",
 ]

@@ -86,7 +86,7 @@ class Sides:
     @property
     def routes(self) -> tuple[Route, ...]:
         """The three ways, and the exact one where there is one."""
-        label = "high on average, from exact samples" if self.exact_samples else "diagnostic: from chains, no bound"
+        label = "high on average, from exact samples" if self.exact_samples else "diagnostic: from chains"
         found = (
             Route("forward AIS", self.forward.log_z, self.forward.stderr, "low on average: optimistic"),
             Route("reverse AIS", self.reverse.log_z, self.reverse.stderr, label),
@@ -114,8 +114,9 @@ class Sides:
 
     @property
     def bracket(self) -> tuple[float, float]:
-        """The lower and the higher side, nats; they enclose log Z on average where the points are at equilibrium."""
-        return min(self.forward.log_z, self.reverse.log_z), max(self.forward.log_z, self.reverse.log_z)
+        """The lowest and the highest estimate, nats; they enclose log Z on average if the points are at equilibrium."""
+        values = [self.forward.log_z, self.reverse.log_z, self.both.log_z]
+        return min(values), max(values)
 
     @property
     def low_log_z(self) -> float:

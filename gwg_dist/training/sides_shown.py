@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from gwg_dist.evaluation import Assessment, Sides, Standing, judge
@@ -18,7 +19,7 @@ STANDING_STYLES = {EXACT: "bold green", AGREED: "bold green", GAP: "bold yellow"
 
 def routes_table(sides: Sides) -> Table:
     """The ways to log Z, and what they are worth."""
-    table = Table(title="log Z, nats", title_justify="left", pad_edge=False)
+    table = Table(title="log Z, nats", title_justify="left", pad_edge=False, box=SIMPLE_HEAD)
     for column in ("way", "log Z", "±", "ESS", "what it is"):
         table.add_column(column, justify="left" if column in ("way", "what it is") else "right")
     sizes = [f"{side.ess:.0f} of {len(side.log_weights)}" for side in (sides.forward, sides.reverse)]
@@ -32,17 +33,25 @@ def likelihood_table(assessment: Assessment, space: Space, *, title: str) -> Tab
     sides = assessment.sides
     assert sides is not None
     caption = (
-        "bracket: by the higher and the lower log Z, if the chains are at equilibrium. "
+        "bracket: by the highest and the lowest log Z, if the chains are at equilibrium. "
         f"ceiling: passed with probability of at most {DELTA:g}"
     )
-    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", pad_edge=False)
-    for column in ("split", "log-likelihood ± log Z ± data", "bracket", "ceiling", "nats/site", "bits/dim"):
+    table = Table(
+        title=title,
+        caption=caption,
+        title_justify="left",
+        caption_justify="left",
+        padding=(0, 1),
+        pad_edge=False,
+        box=SIMPLE_HEAD,
+    )
+    for column in ("split", "log-likelihood\n± log Z ± data", "bracket", "ceiling", "nats/\nsite", "bits/\ndim"):
         table.add_column(column, justify="left" if column == "split" else "right", no_wrap=True)
     for name, values in likelihoods_json(assessment, space).items():
         table.add_row(
             f"{name} ({values['num']})",
             f"[bold]{values['mean']:.2f}[/] ± {values['stderr']:.2f} ± {values['data_stderr']:.2f}",
-            f"{values['low_side']:.2f} to {values['high_side']:.2f}",
+            f"{values['low_side']:.2f}…{values['high_side']:.2f}",
             f"{values['ceiling']:.2f}",
             f"{values['nats_per_site']:.3f}",
             f"{values['bits_per_dim']:.3f}",
