@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
 
 from gwg_dist.module import EBMModule
 from gwg_dist.pictures import save_grid
@@ -15,7 +18,7 @@ from gwg_dist.tools.files import surviving
 
 
 class SamplePictures(Callback):
-    """Writes chains of the buffer to samples.png, and to samples/ITERATION.png, on rank 0.
+    """Writes chains of the buffer to samples.png, to samples/ITERATION.png and to TensorBoard, on rank 0.
 
     Args:
         folder: the run's.
@@ -45,8 +48,18 @@ class SamplePictures(Callback):
         if codes is None:
             return
         with surviving("a picture of the chains"):
-            if save_grid(codes, pl_module.space, self.folder / "samples" / f"{step:07d}.png"):
+            path = self.folder / "samples" / f"{step:07d}.png"
+            if save_grid(codes, pl_module.space, path):
                 save_grid(codes, pl_module.space, self.folder / "samples.png")
+                show_picture(trainer, path, step)
+
+
+def show_picture(trainer: Trainer, path: Path, step: int) -> None:
+    """Give the picture of an iteration to TensorBoard, where the trainer logs to it."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            with Image.open(path) as image:
+                logger.experiment.add_image("chains", np.asarray(image)[None], step)
 
 
 class CouplingError(Callback):

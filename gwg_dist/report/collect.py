@@ -15,6 +15,7 @@ import yaml
 
 from gwg_dist.tools.errors import InputError
 from gwg_dist.training.folder import BEST, CONFIG, EVALUATION, RESULTS, has_state
+from gwg_dist.training.living import Owner, writer_of
 
 METRICS, FIRST = "metrics", "from_"
 MAX_PICTURES = 8
@@ -49,6 +50,14 @@ class Clock(NamedTuple):
     rate: Series
 
 
+class Record(NamedTuple):
+    """When something was logged: the iteration, seconds, and whether it is of training, not of an estimate."""
+
+    iteration: int
+    time: float
+    is_training: bool
+
+
 @dataclass(frozen=True)
 class Run:
     """What the folder of a run tells.
@@ -63,6 +72,8 @@ class Run:
         clock: hours; None where no times were recorded.
         num_starts: how often it was started.
         pictures: iteration and file of pictures of its chains.
+        writer: the process that trains it now; None where none does.
+        saved: iteration of the checkpoint that was read; 0 for none.
     """
 
     folder: Path
@@ -74,6 +85,8 @@ class Run:
     clock: Clock | None = None
     num_starts: int = 0
     pictures: list[tuple[int, Path]] = field(default_factory=list)
+    writer: Owner | None = None
+    saved: int = 0
 
     @property
     def name(self) -> str:
@@ -92,7 +105,7 @@ class Run:
     def iterations(self) -> int:
         """Iterations that are known to be done."""
         known = [series.iterations[-1] for series in self.metrics.values()]
-        return max([*known, self.results.get("training", {}).get("iterations", 0)])
+        return max([*known, self.saved, self.results.get("training", {}).get("iterations", 0)])
 
     def setting(self, *keys: str) -> Any:
         """A setting by its path; None where there is none."""
@@ -134,7 +147,7 @@ def collect(folder: Path) -> Run:
     return Run(
         folder, settings, metrics, results,
         read_json(found) if found is not None else {}, found.name if found is not None else "",
-        read_clock(folder / "tensorboard"), num_starts, some_pictures(folder / "samples"),
+        read_clock(folder / "tensorboard"), num_starts, some_pictures(folder / "samples"), writer_of(folder),
     )  # fmt: skip
 
 
@@ -207,29 +220,30 @@ def read_clock(folder: Path) -> Clock | None:
     seconds = 0.0
     rate: dict[int, float] = {}
     for path in files:
-        times = times_of(path)
-        for (iteration, time), (later, end) in pairwise(times):
-            if 0 < end - time < IDLE:
-                seconds += end - time
-                if later > iteration:
-                    rate[later] = (later - iteration) / (end - time)
+        for before, after in pairwise(records_of(path)):
+            passed = after.time - before.time
+            if 0 < passed < IDLE:
+                seconds += passed
+                if after.is_training and after.iteration > before.iteration:  # the time of an estimate is not counted
+                    rate[after.iteration] = (after.iteration - before.iteration) / passed
     if not seconds:
         return None
     ordered = dict(sorted(rate.items()))
     return Clock(seconds / 3600, Series(list(ordered), list(ordered.values())))
 
 
-def times_of(path: Path) -> list[tuple[int, float]]:
-    """(iteration, seconds) of every record of a file; those before the damage where it is damaged."""
+def records_of(path: Path) -> list[Record]:
+    """Every record of a file of TensorBoard; those before the damage where it is damaged."""
     from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
     from tensorboard.compat.proto import event_pb2
 
-    found: list[tuple[int, float]] = []
+    found: list[Record] = []
     try:
         for raw in RawEventFileLoader(str(path)).Load():
             event = event_pb2.Event.FromString(raw)  # pyright: ignore[reportAttributeAccessIssue]
-            if event.HasField("summary") and (not found or event.step > found[-1][0]):
-                found.append((event.step, event.wall_time))
+            if event.summary.value:
+                tag = event.summary.value[0].tag
+                found.append(Record(event.step, event.wall_time, tag.startswith("train/")))
     except Exception:  # the library raises whatever the damaged bytes lead to; hours are not worth a report
         return found
     return found
@@ -244,14 +258,15 @@ def some_pictures(folder: Path) -> list[tuple[int, Path]]:
 
 
 def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings by their dotted keys, classes by their path."""
+    """Settings by their dotted keys, classes by their names."""
     found: dict[str, Any] = {}
     for key, value in settings.items():
         name = f"{prefix}{key}"
         if isinstance(value, dict) and value:
             found |= flat(value, f"{name}.")
         else:
-            found[name.removesuffix(".class_path").replace(".init_args", "")] = value
+            shown = str(value).rpartition(".")[2] if key == "class_path" else value
+            found[name.removesuffix(".class_path").replace(".init_args", "")] = shown
     return found
 
 

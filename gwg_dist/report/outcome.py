@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from gwg_dist.evaluation.verdict import AGREED, EXACT, GAP, UNQUOTABLE
-from gwg_dist.report.collect import Run
+from gwg_dist.report.collect import Run, Series
 from gwg_dist.training.loading import LoadedRun
 from gwg_dist.training.results import training_of
 from gwg_dist.training.verdict import (
@@ -30,7 +30,7 @@ SPLITS = ("test", "val", "train")
 RANKS = (OPEN, GOOD, DOUBTFUL, BAD)
 TAIL = 0.2  # share of a run, its end, that checks average over
 FAR = 3.0  # spreads of the energy between data and chains that are too many
-ERRORS = 3.0  # standard errors by which a likelihood has fallen
+ERRORS, LEAST_FALL = 3.0, 0.1  # standard errors, and nats, by which a likelihood must fall to have fallen
 KINDS = {BETTER: GOOD, NO_BETTER: DOUBTFUL, WORSE: BAD, UNKNOWN: BAD}
 STANDINGS = {EXACT: GOOD, AGREED: GOOD, GAP: DOUBTFUL, UNQUOTABLE: BAD}
 
@@ -87,6 +87,7 @@ class Outcome:
         standing: one line on how far the likelihood can be quoted; "" where nothing is known of it.
         likelihoods: test first.
         checks: what was looked at.
+        quotable: whether the likelihoods are to be believed at all.
         cause: why it is no better, in words; "" where nothing was found.
         to_try: a command line that the verdict asks for; "" for none.
         next: command lines that one may want next.
@@ -97,6 +98,7 @@ class Outcome:
     standing: str = ""
     likelihoods: list[Likelihood] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
+    quotable: bool = True
     cause: str = ""
     to_try: str = ""
     next: list[str] = field(default_factory=list)
@@ -117,8 +119,8 @@ def outcome_of(run: Run, loaded: LoadedRun | None, num_returns: int) -> Outcome:
     if any(check.level == BAD for check in checks):
         levels.append(DOUBTFUL if level in (GOOD, OPEN) else level)
     cause, command, after = advice_of(run, loaded, is_sick=any(check.level == BAD for check in checks))
-    return Outcome(max(levels, key=RANKS.index), headline, standing, likelihoods_of(run.estimate), checks, cause,
-                   command, after)  # fmt: skip
+    return Outcome(max(levels, key=RANKS.index), headline, standing, likelihoods_of(run.estimate), checks,
+                   quoted != BAD, cause, command, [line for line in after if line != command])  # fmt: skip
 
 
 def verdict_of(estimate: dict[str, Any]) -> Verdict | None:
@@ -137,7 +139,10 @@ def headline_of(run: Run) -> tuple[str, str]:
     verdict = verdict_of(run.estimate)
     if verdict is None:
         newest = run.metrics.get("val/log_likelihood")
-        text = f"No closing estimate yet, after {run.iterations:,} iterations"
+        state = (
+            "Training goes on" if run.writer is not None else "Training has not ended, and no process goes on with it"
+        )
+        text = f"{state}: no closing estimate after {run.iterations:,} iterations"
         if newest is None:
             return f"{text}; none during training either", OPEN
         return f"{text}; newest estimate during training: {newest.last:.2f} nats (validation)", OPEN
@@ -149,13 +154,12 @@ def standing_of(estimate: dict[str, Any]) -> tuple[str, str]:
     """How far the likelihood can be quoted, in words, and the level of that."""
     standing = estimate.get("sides", {}).get("standing")
     if standing:
-        nats = standing["nats"]
-        size = "an unknown number of" if nats is None else f"{nats:.2f}"
+        size = nats_of(standing["nats"])
         text = {
             EXACT: "The likelihood is exact.",
-            AGREED: f"Both sides of the likelihood agree within {size} nats.",
-            GAP: f"A gap of {size} nats lies between the sides of the likelihood.",
-            UNQUOTABLE: f"The likelihood is not to be quoted: its sides differ by {size} nats.",
+            AGREED: f"Both sides of the likelihood agree within {size}.",
+            GAP: f"A gap of {size} lies between the sides of the likelihood.",
+            UNQUOTABLE: f"The likelihood is not to be quoted: its sides differ by {size}.",
         }.get(standing["kind"], str(standing["kind"]))
         return " ".join([text, *(f"{reason[0].upper()}{reason[1:]}." for reason in standing["reasons"] if reason)]), (
             STANDINGS.get(standing["kind"], BAD)
@@ -163,10 +167,14 @@ def standing_of(estimate: dict[str, Any]) -> tuple[str, str]:
     ais = estimate.get("ais")
     if not ais:
         return "", OPEN
-    ess = f"{ais['ess']:.1f} of {ais['num_chains']} chains carry it"
     if ais["collapsed"]:
-        return f"The estimate of log Z has collapsed: {ess}. Its likelihood is not to be quoted.", BAD
-    return f"Forward AIS alone, optimistic on average; {ess}. “evaluate” finds the other side.", GOOD
+        return "The estimate of log Z has collapsed: its likelihood is not to be quoted.", BAD
+    return "Forward AIS alone, which is optimistic on average. “evaluate” finds the other side.", GOOD
+
+
+def nats_of(value: float | None) -> str:
+    """A difference in words."""
+    return "an unknown number of nats" if value is None else f"{value:.2f} nats"
 
 
 def likelihoods_of(estimate: dict[str, Any]) -> list[Likelihood]:
@@ -194,10 +202,23 @@ def likelihoods_of(estimate: dict[str, Any]) -> list[Likelihood]:
 
 def checks_of(run: Run, num_returns: int) -> list[Check]:
     """What the numbers of training say, worst first."""
-    found = [*_chains(run), *_energies(run), *_learning(run)]
+    found = [*_estimate(run.estimate), *_chains(run), *_energies(run), *_learning(run)]
     if num_returns:
         found.append(Check(DOUBTFUL, "divergence", f"training went back to a healthy state {_times(num_returns)}"))
     return sorted(found, key=lambda check: -RANKS.index(check.level))
+
+
+def _estimate(estimate: dict[str, Any]) -> list[Check]:
+    """Whether the estimate of log Z can be believed."""
+    found, ais = [], estimate.get("ais")
+    if ais:
+        text = f"{ais['ess']:.1f} of {ais['num_chains']} chains carry it"
+        found.append(Check(BAD if ais["collapsed"] else GOOD, "estimate of log Z", text))
+    standing = estimate.get("sides", {}).get("standing")
+    if standing:
+        text = "exact" if standing["kind"] == EXACT else f"{nats_of(standing['nats'])} apart"
+        found.append(Check(STANDINGS.get(standing["kind"], BAD), "sides of the likelihood", text))
+    return found
 
 
 def _chains(run: Run) -> list[Check]:
@@ -225,13 +246,13 @@ def _energies(run: Run) -> list[Check]:
 
 def _learning(run: Run) -> list[Check]:
     """Whether validation has fallen, and by how much training data are likelier than validation data."""
-    found, curve = [], run.metrics.get("val/log_likelihood")
+    found, curve = [], believed(run, "val/log_likelihood")
     errors = run.metrics.get("ais/log_z_stderr")
-    if curve is not None and len(curve.values) > 1:
-        best = max((value for value in curve.values if value == value), default=math.nan)
+    if len(curve.values) > 1:
+        best = max(curve.values)
         fall, error = best - curve.last, errors.last if errors is not None else 0.0
-        fell = not fall <= max(ERRORS * error, 0.1)
-        at = curve.iterations[curve.values.index(best)] if best == best else 0
+        fell = not fall <= max(ERRORS * error, LEAST_FALL)
+        at = curve.iterations[curve.values.index(best)]
         text = f"validation fell by {fall:.2g} nats after iteration {at:,}" if fell else "validation ended at its best"
         found.append(Check(DOUBTFUL if fell else GOOD, "learning", text))
     by_split = {each.split: each for each in likelihoods_of(run.estimate)}
@@ -239,6 +260,15 @@ def _learning(run: Run) -> list[Check]:
         ahead = by_split["train"].mean - by_split["val"].mean
         found.append(Check(GOOD, "memorising", f"training points are {ahead:.2g} nats likelier than validation points"))
     return found
+
+
+def believed(run: Run, name: str) -> Series:
+    """An estimate over training without those whose weights had collapsed."""
+    series, collapsed = run.metrics.get(name), run.metrics.get("ais/collapsed", Series([], []))
+    bad = {iteration for iteration, value in zip(*collapsed, strict=True) if value}
+    kept = {} if series is None else dict(zip(*series, strict=True))
+    kept = {iteration: value for iteration, value in kept.items() if iteration not in bad and math.isfinite(value)}
+    return Series(list(kept), list(kept.values()))
 
 
 def tail_mean(run: Run, name: str) -> float | None:

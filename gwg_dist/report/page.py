@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from gwg_dist.report.collect import Run, checkpoint_name, collect, differing
 from gwg_dist.report.figures import check_plotter
-from gwg_dist.report.outcome import Outcome, outcome_of
+from gwg_dist.report.outcome import outcome_of
 from gwg_dist.report.points import Shown, show
 from gwg_dist.report.shown import Chart, RunView, shared_charts, view_of
 from gwg_dist.tools.errors import InputError
@@ -106,7 +106,8 @@ def look(run: Run, checkpoint: str, device: str | None, trust: str) -> RunView:
         missing: dict[str, str] = dict.fromkeys(("samples", "statistics"), "the run has written no checkpoint yet")
         return view_of(run, outcome_of(run, None, 0), None, Shown(missing=missing))
     loaded = load_run(run.folder, name, device=device, trust=trust)
-    outcome: Outcome = outcome_of(run, loaded, num_returns(loaded))
+    run = replace(run, saved=loaded.checkpoint["global_step"])
+    outcome = outcome_of(run, loaded, num_returns(loaded))
     return view_of(run, outcome, loaded, show(loaded))
 
 

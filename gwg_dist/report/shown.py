@@ -81,6 +81,7 @@ class RunView:
         statistics: charts of statistics.
         statistics_table: how they agree.
         couplings: the map of couplings; "" for none.
+        contacts: whether contacts lie below its diagonal.
         couplings_tables: strongest pairs, shares of contacts, by title.
         links: the annealing path, link by link, as a chart and a table.
         missing: why a part is missing, by its name.
@@ -100,6 +101,7 @@ class RunView:
     statistics: list[Chart] = field(default_factory=list)
     statistics_table: Table | None = None
     couplings: str = ""
+    contacts: bool = False
     couplings_tables: dict[str, Table] = field(default_factory=dict)
     links: list[Chart] = field(default_factory=list)
     links_table: Table | None = None
@@ -116,7 +118,9 @@ def view_of(run: Run, outcome: Outcome, loaded: LoadedRun | None, shown: Shown) 
         run, outcome, facts_of(run, loaded),
         likelihood_charts([run]), training_charts([run]), chain_tiles(run), samples, data, words,
         statistics_charts(shown), statistics_table(shown),
-        "" if shown.pairs is None else map_of(shown.pairs), {} if shown.pairs is None else tables_of(shown.pairs),
+        "" if shown.pairs is None else map_of(shown.pairs),
+        shown.pairs is not None and shown.pairs.distances is not None,
+        {} if shown.pairs is None else tables_of(shown.pairs),
         links_charts(links_table), links_table, shown.missing,
         yaml.safe_dump(run.settings, sort_keys=False, allow_unicode=True),
         {key: str(value) for key, value in run.estimate.get("made by", {}).items()},

@@ -116,6 +116,15 @@ def make_new(folder: Path, *, name: str) -> Path:
             return wanted
 
 
+def writer_of(folder: Path) -> Owner | None:
+    """The process that writes in a folder, as far as its lock says; None where none does or where it is surely gone."""
+    try:
+        owner = Owner(**json.loads((folder / LOCK).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return None if owner.is_gone() else owner
+
+
 def _lock(folder: Path, job: str | None, name: str) -> int:
     """The descriptor that the lock lasts as long as. Raises InputError where another process holds it."""
     path, me = folder / LOCK, myself(job)

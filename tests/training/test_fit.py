@@ -37,7 +37,8 @@ def test_a_run_leaves_everything_in_its_folder(finished: Path) -> None:
     assert abs(results["reference"]["test"] + 25.57) < 0.1
     for name in ("config.yaml", "last.ckpt", "best.ckpt", "samples.png", "samples/0000030.png"):
         assert (finished / name).stat().st_size > 0, name
-    assert list((finished / "tensorboard").glob("events*"))
+    (events,) = (finished / "tensorboard").glob("events*")
+    assert b"chains" in events.read_bytes(), "TensorBoard has no picture of the chains"
     header, *rows = (finished / "metrics/from_0000000/metrics.csv").read_text().splitlines()
     assert "val/log_likelihood" in header
     assert len(rows) >= 3
