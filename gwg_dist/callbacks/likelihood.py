@@ -88,6 +88,7 @@ def forward_of(
     stop: Callable[[], bool] | None = None,
     unfinished: Unfinished | None = None,
     keep: Keep | None = None,
+    at: Callable[[AnnealPoint], None] | None = None,
 ) -> AISResult | Unfinished:
     """Forward AIS on the module's present weights; see ``assess_module``."""
     settings = settings.for_kernel(module.sampler)
@@ -106,7 +107,7 @@ def forward_of(
             path = settings.path(target, kernel, generator=pilot, backend=module.backend)
         found = annealed(
             module, kernel if path is None else path, start, settings, generator=generator, advance=advance,
-            stop=stop, keep=keep,
+            stop=stop, keep=keep, at=at,
         )  # fmt: skip
         return found if isinstance(found, Unfinished) else ais_result(space, found, path)
 
@@ -122,6 +123,7 @@ def annealed(
     advance: Callable[[int], None] = lambda _: None,
     stop: Callable[[], bool] | None = None,
     keep: Keep | None = None,
+    at: Callable[[AnnealPoint], None] | None = None,
 ) -> AnnealPoint | Unfinished:
     """Chains at the end of the path of betas; where ``stop`` said so, what to go on with. Called on every rank.
 
@@ -135,13 +137,18 @@ def annealed(
         advance: called with the number of temperatures done.
         stop: asked every few temperatures, on all ranks at the same one, whether to stop.
         keep: called at the end of every segment but the last, with what makes an estimate to go on with there.
+        at: called with the point at the beginning of the path, and at the end of every segment.
     """
     betas = settings.betas().flip(0) if backwards else settings.betas()
     point = kept = start
+    if at is not None and not start.t:
+        at(start)
     for point in anneal(
         module.target, sampler, start, betas, generator=generator, look=CHECK_EVERY, backend=module.backend
     ):
         advance(point.t)
+        if at is not None and point.generator_state is not None:
+            at(point)
         if point.t == settings.num_temperatures:
             break
         kept = kept if point.generator_state is None else point

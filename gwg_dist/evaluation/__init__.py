@@ -23,7 +23,7 @@ from gwg_dist.evaluation.hidden import hidden_log_z, num_hidden_units
 from gwg_dist.evaluation.information import coupling_bound
 from gwg_dist.evaluation.labels import label_probs
 from gwg_dist.evaluation.likelihood import Likelihood, log_likelihood
-from gwg_dist.evaluation.links import Link, Trace, bootstrap_error, links_of, weighted_means
+from gwg_dist.evaluation.links import Ladder, Link, Trace, bootstrap_error, ladder_of, links_of, weighted_means
 from gwg_dist.evaluation.mbar import MBARResult, mbar
 from gwg_dist.evaluation.mixing import (
     Estimate,
@@ -66,6 +66,7 @@ __all__ = [
     "Completion",
     "Estimate",
     "Integral",
+    "Ladder",
     "Likelihood",
     "Link",
     "MBARResult",
@@ -113,6 +114,7 @@ __all__ = [
     "integrated_time",
     "judge",
     "label_probs",
+    "ladder_of",
     "links_of",
     "log_likelihood",
     "marginal_rmse",

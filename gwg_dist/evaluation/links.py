@@ -11,6 +11,8 @@ from torch import Tensor
 
 from gwg_dist.evaluation.ais import summarize
 from gwg_dist.evaluation.bennett import bennett
+from gwg_dist.evaluation.mbar import mbar
+from gwg_dist.evaluation.thermodynamic import Integral, thermodynamic_integral
 
 
 class Trace(NamedTuple):
@@ -53,6 +55,35 @@ class Link(NamedTuple):
     stderr: float
     overlap: float
     slope: float
+
+
+class Ladder(NamedTuple):
+    """A path by its rungs.
+
+    Args:
+        links: between the rungs that both directions passed.
+        mbar: log Z by ``mbar`` of the points of both directions at these rungs, nats.
+        mbar_stderr: its error for points that are independent from rung to rung, which chains are not quite.
+        integral: thermodynamic integration of the forward chains by their weights.
+    """
+
+    links: list[Link]
+    mbar: float
+    mbar_stderr: float
+    integral: Integral
+
+
+def ladder_of(forward: Trace, reverse: Trace) -> Ladder:
+    """What the rungs of both directions say; see ``links_of``."""
+    links, turned = links_of(forward, reverse), reverse.turned()
+    betas = [links[0].begin, *(link.end for link in links)]
+    up = [_place(forward.betas, beta) for beta in betas]
+    down = [_place(turned.betas, beta) for beta in betas]
+    values = [torch.cat([forward.f[a], turned.f[b]]) for a, b in zip(up, down, strict=True)]
+    found = mbar(values, torch.tensor(betas, dtype=torch.float64))
+    means, errors = weighted_means(forward)
+    integral = thermodynamic_integral(forward.betas, means, errors)
+    return Ladder(links, float(found.log_z[-1]), float(found.stderr[-1]), integral)
 
 
 def links_of(forward: Trace, reverse: Trace) -> list[Link]:

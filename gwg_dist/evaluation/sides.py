@@ -20,6 +20,7 @@ from gwg_dist.evaluation.ais import AISResult
 from gwg_dist.evaluation.bennett import Bennett, bennett
 from gwg_dist.evaluation.exact import unnormalised_log_prob
 from gwg_dist.evaluation.family import nearest_hamming
+from gwg_dist.evaluation.links import Ladder
 from gwg_dist.evaluation.reverse import ReverseResult, reverse_start
 from gwg_dist.samplers import Sampler, run_chain
 from gwg_dist.samplers.run import chains_running
@@ -69,6 +70,7 @@ class Sides:
         floor: log of the unnormalised mass of the distinct points that were seen; log Z cannot be less.
         drift: by how many standard errors the mean energy of the points moved in their last steps; NaN: not known.
         exact: log Z by an exact sum; None where there is none.
+        ladder: the path by its rungs; None where they were not kept.
     """
 
     forward: AISResult
@@ -82,6 +84,7 @@ class Sides:
     floor: float
     drift: float = math.nan
     exact: float | None = None
+    ladder: Ladder | None = None
 
     @property
     def routes(self) -> tuple[Route, ...]:

@@ -25,6 +25,7 @@ from gwg_dist.evaluation import (
     num_hidden_units,
     unnormalised_log_prob,
 )
+from gwg_dist.evaluation.verdict import GAP, UNQUOTABLE
 from gwg_dist.spaces import Space
 from gwg_dist.tools.distributed import from_rank_0, rank, world_size
 from gwg_dist.tools.errors import InputError, Stopped
@@ -38,7 +39,14 @@ from gwg_dist.training.loading import LoadedRun, load_run
 from gwg_dist.training.processes import meeting
 from gwg_dist.training.results import Waiting, assessment_json, assessment_table, title_of, training_of
 from gwg_dist.training.rounds import Rounds, Wanted
-from gwg_dist.training.sides_shown import STANDING_STYLES, judged, likelihood_table, routes_table, sides_json
+from gwg_dist.training.sides_shown import (
+    STANDING_STYLES,
+    judged,
+    likelihood_table,
+    links_table,
+    routes_table,
+    sides_json,
+)
 from gwg_dist.training.verdict import tell_verdict
 
 MAX_EXACT_STATES = 2**20
@@ -210,6 +218,8 @@ def tell_sides(assessment: Assessment, space: Space, title: str, until_gap: floa
     standing = judged(assessment, until_gap)
     say(standing.sentence(), STANDING_STYLES[standing.kind])
     console.print(routes_table(assessment.sides))
+    if standing.kind in (GAP, UNQUOTABLE) and assessment.sides.ladder is not None:
+        console.print(links_table(assessment.sides))
     console.print(likelihood_table(assessment, space, title=title))
     return sides_json(assessment, standing, space)
 

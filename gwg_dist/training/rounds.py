@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -18,11 +19,14 @@ from gwg_dist.callbacks import annealed, forward_of, held_out, in_eval_mode
 from gwg_dist.evaluation import (
     AISResult,
     AISSettings,
+    AnnealPoint,
     Assessment,
+    Trace,
     TunedPath,
     Unfinished,
     assessment_of,
     judge,
+    ladder_of,
     settled,
     sides_of,
     take_up,
@@ -31,6 +35,7 @@ from gwg_dist.evaluation.ais import summarize
 from gwg_dist.evaluation.reverse import ReverseResult, reverse_result, reverse_start
 from gwg_dist.evaluation.verdict import AGREED
 from gwg_dist.module import EBMModule
+from gwg_dist.samplers.run import chains_running
 from gwg_dist.tools.distributed import any_rank, from_rank_0, gather_rows, rank, share, world_size
 from gwg_dist.tools.seeding import make_generator
 from gwg_dist.tools.terminal import say, track
@@ -38,6 +43,7 @@ from gwg_dist.training.loading import LoadedRun
 from gwg_dist.training.results import Waiting
 
 KEEP_SECONDS = 60.0  # between two writings of what is done
+NUM_LINKS, SEGMENT = 10, 100  # of the path that are shown; temperatures between two points that are kept, see anneal
 LEAST_CHAINS = 20  # persistent chains without which the reverse runs begin at the data
 
 
@@ -71,6 +77,7 @@ class Round(NamedTuple):
         starts: packed points that reverse runs begin at.
         drift: see ``Sides``.
         reverse: log weights, ``(M,)``; None where the reverse side is not done.
+        rungs: log weights and f of all chains by the number of temperatures, ``(2, N)`` each, forwards and backwards.
     """
 
     num_chains: int
@@ -81,6 +88,22 @@ class Round(NamedTuple):
     starts: Tensor | None = None
     drift: float = float("nan")
     reverse: Tensor | None = None
+    rungs: tuple[dict[int, Tensor], dict[int, Tensor]] | None = None
+
+    @classmethod
+    def new(cls, num_chains: int, num_temperatures: int) -> Round:
+        """Nothing of it is done."""
+        return cls(num_chains, num_temperatures, rungs=({}, {}))
+
+    def traces(self, betas: Tensor) -> tuple[Trace, Trace] | None:
+        """Both directions at their rungs; None where a direction was not kept from its beginning."""
+        found = []
+        for kept, path in zip(self.rungs or (), (betas, betas.flip(0)), strict=False):
+            if not {0, self.num_temperatures} <= kept.keys():
+                return None
+            at = sorted(kept)
+            found.append(Trace(path[at], *torch.stack([kept[t] for t in at], 1).unbind()))
+        return (found[0], found[1]) if found else None
 
 
 @dataclass
@@ -124,7 +147,7 @@ class State:
     def of(cls, values: dict[str, Any] | None, settings: AISSettings) -> State:
         """What ``values`` say, or the beginning."""
         if values is None or "now" not in values:
-            return cls(Round(settings.num_chains, settings.num_temperatures))
+            return cls(Round.new(settings.num_chains, settings.num_temperatures))
         done, unfinished = values["done"], values["unfinished"]
         return cls(
             Round(**values["now"]),
@@ -171,7 +194,7 @@ class Rounds:
             if following is None:
                 self.waiting.delete()
                 return found
-            self.state.now = Round(*following)
+            self.state.now = Round.new(*following)
             self._hold()
             if rank() == 0 and found.sides is not None:
                 say(f"{judge(found.sides).sentence()}; again with {following[0]} chains, {following[1]} temperatures")
@@ -197,7 +220,10 @@ class Rounds:
             reverse = ReverseResult(-log_inverse, stderr, ess, done.reverse, done.num_temperatures)
             starts = space.unpack(done.starts.to(module.device))
             data = [codes for codes, _ in splits.values()]
-            return replace(found, sides=sides_of(forward, reverse, target, starts, data, drift=done.drift))
+            sides = sides_of(forward, reverse, target, starts, data, drift=done.drift)
+        betas = replace(self.wanted.settings, num_temperatures=done.num_temperatures).betas()
+        traces = done.traces(betas)
+        return replace(found, sides=sides if traces is None else replace(sides, ladder=ladder_of(*traces)))
 
     def _round(self) -> bool:
         """The rest of the present round; whether it came to its end."""
@@ -213,7 +239,7 @@ class Rounds:
             return True
         found = forward_of(
             self.module, settings, iteration=self.iteration, progress=self.progress, stop=self._stop,
-            unfinished=self.state.unfinished, keep=self._keep,
+            unfinished=self.state.unfinished, keep=self._keep, at=partial(self._note, 0),
         )  # fmt: skip
         if isinstance(found, Unfinished):
             self.state.unfinished = found
@@ -262,7 +288,7 @@ class Rounds:
                 start = again or start
             found = annealed(
                 module, sampler, start, settings, generator=generator, backwards=True, advance=advance,
-                stop=self._stop, keep=self._keep,
+                stop=self._stop, keep=self._keep, at=partial(self._note, 1),
             )  # fmt: skip
         if isinstance(found, Unfinished):
             self.state.unfinished = found
@@ -270,6 +296,16 @@ class Rounds:
         self.state.unfinished = None
         self.state.now = now._replace(reverse=reverse_result(found).log_weights)
         return True
+
+    def _note(self, direction: int, point: AnnealPoint) -> None:
+        """Keep log weights and f of all chains at a rung."""
+        num, rungs = self.state.now.num_temperatures, self.state.now.rungs
+        apart = SEGMENT * max(round(num / NUM_LINKS / SEGMENT), 1)
+        if rungs is None or (point.t % apart and point.t != num):
+            return
+        with chains_running(self.module.target, point.x):
+            f = self.module.target.f(point.x).double()
+        rungs[direction][point.t] = gather_rows(torch.stack([point.log_weights, f], 1)).T.contiguous().cpu()
 
     def _next(self, found: Assessment, took: float) -> tuple[int, int] | None:
         """Chains and temperatures of another round; None where the sides meet, or where time would not do."""

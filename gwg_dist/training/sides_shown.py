@@ -8,7 +8,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from gwg_dist.evaluation import Assessment, Sides, Standing, judge
+from gwg_dist.evaluation import Assessment, Sides, Standing, bootstrap_error, judge
 from gwg_dist.evaluation.sides import DELTA
 from gwg_dist.evaluation.verdict import AGREED, EXACT, GAP, UNQUOTABLE
 from gwg_dist.spaces import Space
@@ -105,6 +105,11 @@ def sides_json(assessment: Assessment, standing: Standing, space: Space) -> dict
             "mass of the points seen": _finite(math.exp(min(sides.floor - sides.log_z, 700.0))),
             "drift": _finite(sides.drift),
         },
+        "bootstrap": {
+            "forward": _finite(bootstrap_error(sides.forward.log_weights)),
+            "reverse": _finite(bootstrap_error(sides.reverse.log_weights)),
+        },
+        **_ladder_json(sides),
         "num_starts": num_starts,
         "exact_samples": sides.exact_samples,
         "likelihood": likelihoods_json(assessment, space),
@@ -112,6 +117,31 @@ def sides_json(assessment: Assessment, standing: Standing, space: Space) -> dict
             "forward": len(sides.forward.log_weights) * sides.forward.num_temperatures,
             "reverse": num_starts * sides.reverse.num_temperatures,
         },
+    }
+
+
+def links_table(sides: Sides) -> Table:
+    """The path link by link: where the two sides part."""
+    table = Table(title="links, nats", title_justify="left", padding=(0, 1), pad_edge=False, box=SIMPLE_HEAD)
+    for column in ("beta", "forward", "reverse", "Bennett", "±", "overlap", "slope"):
+        table.add_column(column, justify="right")
+    for link in sides.ladder.links if sides.ladder else []:
+        table.add_row(
+            f"{link.begin:.3g} to {link.end:.3g}", f"{link.forward:.3f}", f"{link.reverse:.3f}", f"{link.bennett:.3f}",
+            f"{link.stderr:.3f}", f"{link.overlap:.2f}", f"{link.slope:.2f}",
+        )  # fmt: skip
+    return table
+
+
+def _ladder_json(sides: Sides) -> dict[str, Any]:
+    if sides.ladder is None:
+        return {}
+    ladder = sides.ladder
+    return {
+        "links": [{key: _finite(value) for key, value in link._asdict().items()} for link in ladder.links],
+        "mbar": {"log_z": ladder.mbar, "stderr": _finite(ladder.mbar_stderr), "label": "if rungs are at equilibrium"},
+        "thermodynamic": ladder.integral._asdict()
+        | {"label": "low and high enclose log Z if rungs are at equilibrium"},
     }
 
 

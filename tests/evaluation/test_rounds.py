@@ -35,19 +35,24 @@ def evaluated(run: Path, *args: str, capsys: pytest.CaptureFixture[str]) -> dict
 
 
 def test_both_sides_and_the_verdict(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    evaluate.main([str(run), "--checkpoint=last", "--num_chains=60", "--num_temperatures=60"])
+    evaluate.main([str(run), "--checkpoint=last", "--num_chains=60", "--num_temperatures=300"])
     printed = capsys.readouterr().err
     first = printed.index("likelihood: both sides agreed within")
     assert first < printed.index("forward AIS") < printed.index("reverse AIS") < printed.index("Bennett")
     assert "diagnostic" in printed
-    values = json.loads((run / "evaluation/last-0000040-60x60-linear.json").read_text())
+    values = json.loads((run / "evaluation/last-0000040-60x300-linear.json").read_text())
     sides = values["sides"]
     assert sides["standing"]["kind"] == "agreed"
     assert list(sides["likelihood"]) == ["train", "val", "test"]
     test = sides["likelihood"]["test"]
     assert test["low_side"] <= test["mean"] <= test["high_side"] <= test["ceiling"] <= 0
     assert test["bits_per_dim"] == pytest.approx(-test["nats_per_site"] / np.log(2))
-    assert sides["gradient_evaluations"] == {"forward": 3600, "reverse": 3600}
+    assert sides["gradient_evaluations"] == {"forward": 18000, "reverse": 18000}
+    assert [link["begin"] for link in sides["links"]] == pytest.approx([0, 1 / 3, 2 / 3])
+    assert sum(link["forward"] for link in sides["links"]) == pytest.approx(values["ais"]["log_z"])
+    for other in (sides["mbar"], sides["thermodynamic"]):
+        assert abs(other["log_z"] - sides["log_z"]) < 0.3
+    assert sides["thermodynamic"]["low"] < sides["log_z"] < sides["thermodynamic"]["high"]
     assert values["seed"] == 0
     assert "code" in values["made by"]
 
