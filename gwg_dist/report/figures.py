@@ -6,7 +6,7 @@ import html
 import io
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -222,18 +222,19 @@ def histogram(sides: dict[str, Tensor], label: str) -> str:
     return chart(draw, label, height=300)
 
 
-def bars(names: Sequence[str], sides: dict[str, Sequence[float]], label: str, unit: str) -> str:
-    """Points with their names along the x axis, one colour a side."""
+def points_over_beta(betas: Sequence[float], sides: Mapping[str, Sequence[float]], label: str) -> str:
+    """Numbers in nats at values of beta, one colour a side."""
 
     def draw(axes: Any) -> None:
+        axes.axhline(0, color=FAINT, linewidth=1)
         for number, (name, values) in enumerate(sides.items()):
-            axes.plot(range(len(values)), values, "o-", color=COLOURS[number], markersize=4, label=name)
-        axes.set_ylabel(unit)
-        axes.set_xticks(range(0, len(names), max(len(names) // 6, 1)), names[:: max(len(names) // 6, 1)])
+            axes.plot(betas, values, "o-", color=COLOURS[number], markersize=4, label=name)
+        axes.set(xlabel="beta", ylabel="nats")
+        axes.yaxis.get_major_locator().set_params(nbins=5)
         axes.legend(fontsize=TEXT, handlelength=1.2)
         axes.grid(axis="x", visible=False)
 
-    return chart(draw, label)
+    return chart(draw, label, height=260)
 
 
 def score_map(scores: Tensor, distances: Tensor | None, label: str, *, cutoff: float) -> str:

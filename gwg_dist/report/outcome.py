@@ -31,6 +31,7 @@ RANKS = (OPEN, GOOD, DOUBTFUL, BAD)
 TAIL = 0.2  # share of a run, its end, that checks average over
 FAR = 3.0  # spreads of the energy between data and chains that are too many
 ERRORS, LEAST_FALL = 3.0, 0.1  # standard errors, and nats, by which a likelihood must fall to have fallen
+ROUNDING = 1e-9
 KINDS = {BETTER: GOOD, NO_BETTER: DOUBTFUL, WORSE: BAD, UNKNOWN: BAD}
 STANDINGS = {EXACT: GOOD, AGREED: GOOD, GAP: DOUBTFUL, UNQUOTABLE: BAD}
 
@@ -173,8 +174,8 @@ def standing_of(estimate: dict[str, Any]) -> tuple[str, str]:
 
 
 def nats_of(value: float | None) -> str:
-    """A difference in words."""
-    return "an unknown number of nats" if value is None else f"{value:.2f} nats"
+    """A difference in words, rounded up, so that the words hold."""
+    return "an unknown number of nats" if value is None else f"{math.ceil(value * 100 - ROUNDING) / 100:.2f} nats"
 
 
 def likelihoods_of(estimate: dict[str, Any]) -> list[Likelihood]:

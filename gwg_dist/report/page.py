@@ -14,7 +14,8 @@ from gwg_dist.report.collect import Run, checkpoint_name, collect, differing
 from gwg_dist.report.figures import check_plotter
 from gwg_dist.report.outcome import outcome_of
 from gwg_dist.report.points import Shown, show
-from gwg_dist.report.shown import Chart, RunView, shared_charts, view_of
+from gwg_dist.report.shown import RunView, shared_charts, view_of
+from gwg_dist.report.tables import Chart
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.files import make_folder, write_text
 from gwg_dist.tools.provenance import code_version

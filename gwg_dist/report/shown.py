@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import yaml
@@ -18,11 +17,21 @@ from gwg_dist.report import figures
 from gwg_dist.report.collect import Run, Series
 from gwg_dist.report.figures import Curve
 from gwg_dist.report.outcome import Outcome
-from gwg_dist.report.points import CUTOFF, Beside, Pairs, Shown, is_image
+from gwg_dist.report.points import Beside, Shown, is_image
+from gwg_dist.report.tables import (
+    Chart,
+    Table,
+    checks_table,
+    links_charts,
+    map_of,
+    routes_table,
+    statistics_charts,
+    statistics_table,
+    table_of_links,
+    tables_of,
+)
 from gwg_dist.spaces import Space
 from gwg_dist.tools.errors import InputError
-from gwg_dist.training.couplings import NAMES
-from gwg_dist.training.family import statistics_by_name
 from gwg_dist.training.loading import LoadedRun
 
 MAX_COLUMNS = 24  # of a table of points
@@ -41,27 +50,12 @@ TRAINING = (
 """Title, unit, and the metrics of each chart of training."""
 
 
-class Chart(NamedTuple):
-    """A chart of a page: its title, its SVG, and another one for wide screens where it has one."""
-
-    title: str
-    svg: str
-    wide: str = ""
-
-
 class Tile(NamedTuple):
     """A small picture, and what stands below it."""
 
     source: str
     caption: str = ""
     below: str = ""
-
-
-class Table(NamedTuple):
-    """A table: its columns and the rows of its cells."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -83,6 +77,8 @@ class RunView:
         couplings: the map of couplings; "" for none.
         contacts: whether contacts lie below its diagonal.
         couplings_tables: strongest pairs, shares of contacts, by title.
+        routes: the ways to log Z.
+        checks: what the two sides were checked by.
         links: the annealing path, link by link, as a chart and a table.
         missing: why a part is missing, by its name.
         config: settings as YAML.
@@ -103,6 +99,8 @@ class RunView:
     couplings: str = ""
     contacts: bool = False
     couplings_tables: dict[str, Table] = field(default_factory=dict)
+    routes: Table | None = None
+    checks: Table | None = None
     links: list[Chart] = field(default_factory=list)
     links_table: Table | None = None
     missing: dict[str, str] = field(default_factory=dict)
@@ -121,7 +119,7 @@ def view_of(run: Run, outcome: Outcome, loaded: LoadedRun | None, shown: Shown) 
         "" if shown.pairs is None else map_of(shown.pairs),
         shown.pairs is not None and shown.pairs.distances is not None,
         {} if shown.pairs is None else tables_of(shown.pairs),
-        links_charts(links_table), links_table, shown.missing,
+        routes_table(run.estimate), checks_table(run.estimate), links_charts(links_table), links_table, shown.missing,
         yaml.safe_dump(run.settings, sort_keys=False, allow_unicode=True),
         {key: str(value) for key, value in run.estimate.get("made by", {}).items()},
     )  # fmt: skip
@@ -298,85 +296,6 @@ def picture(codes: Tensor, space: Space) -> bytes:
 def uri(content: bytes) -> str:
     """A PNG as the source of an image."""
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"
-
-
-# -- statistics, couplings, links --------------------------------------------------------------------------------
-
-
-def statistics_charts(shown: Shown) -> list[Chart]:
-    """Statistics of samples over those of data, and how far both are from training points."""
-    found = shown.statistics
-    if found is None:
-        return []
-    charts = [
-        Chart(f"{name.capitalize()}", figures.scatter(each.data, each.samples, f"statistics of {name}"))
-        for name, each in statistics_by_name(found).items()
-    ]
-    sides = {"samples": found.nearest_samples, "held out": found.nearest_held_out}
-    label = "share of sites that differ from the nearest training point"
-    return [*charts, Chart("Sites unlike the nearest training point", figures.histogram(sides, label))]
-
-
-def statistics_table(shown: Shown) -> Table | None:
-    """How the statistics agree."""
-    found = shown.statistics
-    if found is None:
-        return None
-    rows = [
-        [name, f"{each.agreement.pearson:.3f}", f"{each.agreement.slope:.2f}"]
-        for name, each in statistics_by_name(found).items()
-    ]
-    return Table(["statistics", "Pearson", "slope"], [*rows, ["two sites, held out", f"{found.held_out:.3f}", ""]])
-
-
-def map_of(pairs: Pairs) -> str:
-    """The map of couplings."""
-    label = "scores of all pairs of sites" + ("; contacts below the diagonal" if pairs.distances is not None else "")
-    return figures.score_map(pairs.scores, pairs.distances, label, cutoff=CUTOFF)
-
-
-def tables_of(pairs: Pairs) -> dict[str, Table]:
-    """The strongest pairs, and the share of contacts among them."""
-    found = {"Strongest pairs": Table(["i", "j", "score"], [[i, j, f"{score:.3g}"] for i, j, score in pairs.strongest])}
-    if pairs.precision is not None:
-        rows = [
-            [f"{name} = {num}", f"{share:.3f}"]
-            for name, num, share in zip(NAMES, pairs.precision.num, pairs.precision.precision, strict=True)
-        ]
-        title = f"Share of contacts (< {CUTOFF:g} Å; {pairs.precision.base_rate:.3f} of all pairs)"
-        found[title] = Table(["strongest", "contacts"], rows)
-    return found
-
-
-def table_of_links(estimate: dict[str, Any]) -> Table | None:
-    """The path of annealing link by link, where the estimate has it."""
-    links = estimate.get("sides", {}).get("links") or estimate.get("links")
-    if not isinstance(links, list) or not links or not all(isinstance(link, dict) for link in links):
-        return None
-    columns = list(links[0])
-    return Table(columns, [[number(link.get(name)) for name in columns] for link in links])
-
-
-def links_charts(table: Table | None) -> list[Chart]:
-    """The log ratio of each link from both sides."""
-    if table is None:
-        return []
-    sides = {}
-    for name in ("forward", "reverse", "bennett"):
-        if name in table.columns:
-            place = table.columns.index(name)
-            sides[name] = [float(row[place] or "nan") for row in table.rows]
-    if not sides:
-        return []
-    names = [row[0] for row in table.rows]
-    return [Chart("Links of the path", figures.bars(names, sides, "log ratio of each link, nats", "nats"))]
-
-
-def number(value: object) -> str:
-    """A cell of a table."""
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def shared_charts(runs: list[Run]) -> tuple[list[Chart], list[Chart]]:
