@@ -113,7 +113,7 @@ def line_chart(curves: Sequence[Curve], label: str, *, wide: bool = False, unit:
 
     What is far outside the values of the later half is cut off, so that the way there does not flatten the rest.
     """
-    curves = [curve for curve in curves if any(math.isfinite(value) for value in curve.series.values)]
+    curves = [curve for curve in curves if sum(map(math.isfinite, curve.series.values)) > 1]
     if not curves:
         return ""
 

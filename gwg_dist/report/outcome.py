@@ -31,6 +31,7 @@ RANKS = (OPEN, GOOD, DOUBTFUL, BAD)
 TAIL = 0.2  # share of a run, its end, that checks average over
 FAR = 3.0  # spreads of the energy between data and chains that are too many
 ERRORS, LEAST_FALL = 3.0, 0.1  # standard errors, and nats, by which a likelihood must fall to have fallen
+FEW = 0.1  # share of the chains below which the stated error of forward AIS is too small
 ROUNDING = 1e-9
 KINDS = {BETTER: GOOD, NO_BETTER: DOUBTFUL, WORSE: BAD, UNKNOWN: BAD}
 STANDINGS = {EXACT: GOOD, AGREED: GOOD, GAP: DOUBTFUL, UNQUOTABLE: BAD}
@@ -170,6 +171,8 @@ def standing_of(estimate: dict[str, Any]) -> tuple[str, str]:
         return "", OPEN
     if ais["collapsed"]:
         return "The estimate of log Z has collapsed: its likelihood is not to be quoted.", BAD
+    if ais["ess"] < FEW * ais["num_chains"]:
+        return "Forward AIS alone, and few chains carry it: its error is larger than the one stated.", DOUBTFUL
     return "Forward AIS alone, which is optimistic on average. “evaluate” finds the other side.", GOOD
 
 
@@ -214,7 +217,8 @@ def _estimate(estimate: dict[str, Any]) -> list[Check]:
     found, ais = [], estimate.get("ais")
     if ais:
         text = f"{ais['ess']:.1f} of {ais['num_chains']} chains carry it"
-        found.append(Check(BAD if ais["collapsed"] else GOOD, "estimate of log Z", text))
+        level = BAD if ais["collapsed"] else DOUBTFUL if ais["ess"] < FEW * ais["num_chains"] else GOOD
+        found.append(Check(level, "estimate of log Z", text))
     standing = estimate.get("sides", {}).get("standing")
     if standing:
         text = "exact" if standing["kind"] == EXACT else f"{nats_of(standing['nats'])} apart"

@@ -111,7 +111,6 @@ class RunView:
 def view_of(run: Run, outcome: Outcome, loaded: LoadedRun | None, shown: Shown) -> RunView:
     """Everything that the page shows of a run."""
     samples, data, words = tiles_and_words(loaded, shown.beside)
-    links_table = table_of_links(run.estimate)
     return RunView(
         run, outcome, facts_of(run, loaded),
         likelihood_charts([run]), training_charts([run]), chain_tiles(run), samples, data, words,
@@ -119,7 +118,8 @@ def view_of(run: Run, outcome: Outcome, loaded: LoadedRun | None, shown: Shown) 
         "" if shown.pairs is None else map_of(shown.pairs),
         shown.pairs is not None and shown.pairs.distances is not None,
         {} if shown.pairs is None else tables_of(shown.pairs),
-        routes_table(run.estimate), checks_table(run.estimate), links_charts(links_table), links_table, shown.missing,
+        routes_table(run.estimate), checks_table(run.estimate),
+        links_charts(run.estimate), table_of_links(run.estimate), shown.missing,
         yaml.safe_dump(run.settings, sort_keys=False, allow_unicode=True),
         {key: str(value) for key, value in run.estimate.get("made by", {}).items()},
     )  # fmt: skip

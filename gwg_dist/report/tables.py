@@ -10,6 +10,9 @@ from gwg_dist.report.points import CUTOFF, Pairs, Shown
 from gwg_dist.training.couplings import NAMES
 from gwg_dist.training.family import statistics_by_name
 
+LINK = ("end", "bennett", "forward", "reverse")
+MORE_ROUTES = {"mbar": "MBAR", "thermodynamic": "thermodynamic integration"}
+
 
 class Chart(NamedTuple):
     """A chart of a page: its title, its SVG, and another one for wide screens where it has one."""
@@ -73,12 +76,13 @@ def tables_of(pairs: Pairs) -> dict[str, Table]:
 
 def routes_table(estimate: dict[str, Any]) -> Table | None:
     """The ways to log Z; None where there is one alone."""
-    routes = estimate.get("sides", {}).get("routes")
-    if not routes:
+    sides = estimate.get("sides", {})
+    if not sides.get("routes"):
         return None
+    more = {name: sides[key] for key, name in MORE_ROUTES.items() if sides.get(key)}
     rows = [
         [name, f"{route['log_z']:.3f}", "–" if route["stderr"] is None else f"{route['stderr']:.3f}", route["label"]]
-        for name, route in routes.items()
+        for name, route in {**sides["routes"], **more}.items()
     ]
     return Table(["log Z, nats", "estimate", "±", "what it is"], rows)
 
@@ -96,25 +100,25 @@ def checks_table(estimate: dict[str, Any]) -> Table | None:
     )
 
 
+def links_of(estimate: dict[str, Any]) -> list[dict[str, float | None]]:
+    """The path of annealing link by link; empty where the estimate has none."""
+    return estimate.get("sides", {}).get("links") or []
+
+
 def table_of_links(estimate: dict[str, Any]) -> Table | None:
-    """The path of annealing link by link, where the estimate has it."""
-    links = estimate.get("sides", {}).get("links") or estimate.get("links")
-    if not isinstance(links, list) or not links or not all(isinstance(link, dict) for link in links):
-        return None
-    columns = list(links[0])
-    return Table(columns, [[number(link.get(name)) for name in columns] for link in links])
+    """All numbers of all links; None where there are none."""
+    links = links_of(estimate)
+    return Table(list(links[0]), [[number(value) for value in link.values()] for link in links]) if links else None
 
 
-def links_charts(table: Table | None) -> list[Chart]:
+def links_charts(estimate: dict[str, Any]) -> list[Chart]:
     """How far the works of both directions are from Bennett's estimate of each link, over beta."""
-    if table is None or not {"end", "forward", "reverse", "bennett"} <= set(table.columns):
+    known = [link for link in links_of(estimate) if all(link.get(name) is not None for name in LINK)]
+    if not known:
         return []
-    values = {name: [float(row[place] or "nan") for row in table.rows] for place, name in enumerate(table.columns)}
-    sides = {
-        name: [side - both for side, both in zip(values[name], values["bennett"], strict=True)]
-        for name in ("forward", "reverse")
-    }
-    svg = figures.points_over_beta(values["end"], sides, "forward and reverse works of each link, less Bennett's")
+    end, both, *sides = ([link[name] or 0.0 for link in known] for name in LINK)
+    less = {name: [a - b for a, b in zip(side, both, strict=True)] for name, side in zip(LINK[2:], sides, strict=True)}
+    svg = figures.points_over_beta(end, less, "forward and reverse works of each link, less Bennett's estimate")
     return [Chart("Links of the path, less Bennett’s estimate", svg)]
 
 

@@ -192,6 +192,7 @@ def test_good_and_bad_runs_are_told_apart(digits: Path, tmp_path: Path) -> None:
     assert level(verdict={**verdict, "kind": "worse"}) == "bad"
     assert level(verdict={**verdict, "kind": "no better", "spread": None}) == "doubtful"
     assert level(ais={**ais, "collapsed": True}) == "bad"
+    assert level(ais={**ais, "ess": 7.0}) == "doubtful"
     assert level(metrics={"train/lag": 90.0}) == "doubtful"
     assert level(metrics={"train/lag": float("nan")}) == "doubtful"
     assert level(metrics={"train/accept_prob": 0.001}) == "doubtful"
