@@ -17,28 +17,30 @@ class PairWeights(NamedTuple):
     """A parameter that couples pairs of sites: what penalties on couplings see.
 
     Args:
-        parameter: ``(D w, D w)`` with a block of w x w numbers for each pair of sites, or ``(M,)`` with a number for
-            each pair.
-        width: w.
+        parameter: ``(D w, D w)`` with a block of w x w numbers for each pair of sites; or that of M edges alone,
+            ``(M,)`` with a number or ``(M, K, K)`` with a block for each.
+        width: w; of no matter where the edges are listed.
     """
 
     parameter: nn.Parameter
     width: int = 1
 
     def norms(self) -> Tensor:
-        """The Frobenius norm of every block, ``(D, D)``, or the absolute values ``(M,)``."""
+        """The Frobenius norm of every block, ``(D, D)``, or of every edge's ``(M,)``."""
         return self.sums(self.parameter.square()).sqrt()
 
     def sums(self, numbers: Tensor) -> Tensor:
         """The sum of ``numbers``, one for each of the parameter's, over every block, ``(D, D)`` or ``(M,)``."""
-        return numbers if self.parameter.ndim == 1 else self._blocks(numbers).sum((1, 3))
+        if self.parameter.ndim == 2:
+            return self._blocks(numbers).sum((1, 3))
+        return numbers.view(len(numbers), -1).sum(1)
 
     def scale(self, factors: Tensor) -> None:
         """Multiply every block by its factor, in place; ``factors`` has the shape of ``norms()``."""
-        if self.parameter.ndim == 1:
-            self.parameter.mul_(factors)
-        else:
+        if self.parameter.ndim == 2:
             self._blocks(self.parameter).mul_(factors[:, None, :, None])
+        else:
+            self.parameter.view(len(factors), -1).mul_(factors[:, None])
 
     def _blocks(self, numbers: Tensor) -> Tensor:
         num = len(numbers) // self.width

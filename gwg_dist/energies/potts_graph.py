@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from gwg_dist.energies.base import Energy
+from gwg_dist.energies.base import Energy, PairWeights
 from gwg_dist.energies.edges import Edges, Lattice, initial_couplings, joined
 from gwg_dist.graph import Graph
 from gwg_dist.spaces import Categorical, Space
@@ -60,6 +60,9 @@ class PottsGraphEnergy(Energy):
         first, second = x[:, self.ends[0]], x[:, self.ends[1]]
         together = torch.einsum("bmk,mkl,bml->b", first, self.pairs, second)
         return -together - (x * self.field).sum((1, 2))
+
+    def pair_weights(self) -> PairWeights:
+        return PairWeights(self.pairs)
 
     def structure(self) -> SparseCategoricalPairs:
         """f = sum_(i,j) x_i^T J_ij x_j + sum_i h_i^T x_i."""

@@ -10,7 +10,7 @@ from gwg_dist import fit
 from gwg_dist.batch import Batch
 from gwg_dist.callbacks import Regularisation, Stop
 from gwg_dist.callbacks.regularisation import add_l2, rates, shrink
-from gwg_dist.energies import Energy, IsingEnergy, IsingGraphEnergy, PottsEnergy
+from gwg_dist.energies import Energy, IsingEnergy, IsingGraphEnergy, PottsEnergy, PottsGraphEnergy
 from gwg_dist.energies.base import PairWeights
 from gwg_dist.evaluation.contacts import pair_model
 from gwg_dist.objectives import PseudoLikelihood
@@ -72,6 +72,7 @@ def test_groups_end_at_zero_or_where_the_penalised_loss_has_no_slope() -> None:
 
 @pytest.mark.parametrize("energy", [
     PottsEnergy(Categorical(4, 3), scale=1.0), IsingEnergy(Binary(4), scale=1.0), IsingGraphEnergy(Binary(4)),
+    PottsGraphEnergy(Categorical(4, 3), scale=1.0),
 ], ids=lambda energy: type(energy).__name__)  # fmt: skip
 def test_the_norms_are_those_of_the_pairs(energy: Energy) -> None:
     """Scaling one block scales the couplings of that pair of sites, and no other's."""
@@ -92,6 +93,9 @@ def test_the_norms_are_those_of_the_pairs(energy: Energy) -> None:
         pairs.scale(factors)
     changed = (size() / before).nan_to_num(1.0)
     assert sorted(changed.flatten().tolist())[:3] == pytest.approx([0.5, 0.5, 1.0])
+    kept = before[before > 0]
+    factor = kept.max() / norms.max()  # of binary sites 4 J, where the energy holds J
+    assert torch.allclose(factor * norms[norms > 0].sort().values, kept.sort().values[::2]), "each pair once"
 
 
 def test_a_run_ends_at_the_pearson_that_was_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
