@@ -11,7 +11,7 @@ import hashlib
 import math
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -20,6 +20,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from gwg_dist.tools.cache import cache_folder, is_private, keeping
+from gwg_dist.tools.terminal import make_progress, track
 
 WORD = 64  # sites that are compared at once
 BLOCK = 2**14  # sequences a row is compared with; their bits stay in a core's cache
@@ -44,7 +45,7 @@ class Alike:
 
 
 def compare(codes: np.ndarray, *, near: float | None, linked: float | None, keep: bool = True) -> Alike:
-    """Count the sequences near each, and cluster them by single linkage.
+    """Count the sequences near each, and cluster them by single linkage; a bar shows how many pairs are compared.
 
     Args:
         codes: categories below 256, ``(N, L)``.
@@ -84,8 +85,21 @@ def _compared(codes: np.ndarray, near: int, linked: int) -> Alike:
     num = len(codes)
     bits = _packed(codes)
     blocks = [(start, min(start + BLOCK, num)) for start in range(0, num, BLOCK)]
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        parts = pool.map(lambda ends: _block(bits, ends, near, linked), reversed(blocks))
+    done = [0] * len(blocks)  # pairs of each block, which one thread alone counts
+    with (
+        make_progress() as progress,
+        track(progress, "comparing sequences, pairs", num * (num - 1) // 2) as advance,
+        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
+    ):
+
+        def compared(block: int) -> tuple[np.ndarray, _Links]:
+            def count(pairs: int) -> None:
+                done[block] += pairs
+                advance(sum(done))
+
+            return _block(bits, blocks[block], near, linked, count)
+
+        parts = pool.map(compared, reversed(range(len(blocks))))
         counts, links = np.ones(num, dtype=np.int64), _Links(num)
         for more, block_links in parts:
             counts += more
@@ -106,11 +120,13 @@ def _packed(codes: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.stack(planes, 1))
 
 
-def _block(bits: np.ndarray, ends: tuple[int, int], near: int, linked: int) -> tuple[np.ndarray, _Links]:
+def _block(
+    bits: np.ndarray, ends: tuple[int, int], near: int, linked: int, count: Callable[[int], None]
+) -> tuple[np.ndarray, _Links]:
     """The sequences between two ``ends`` against all before them: how many are near each, and the links."""
     num = bits.shape[2]
     counts, links = np.zeros(num, dtype=np.int64), _Links(num)
-    for rows, columns, differences in _alike_pairs(bits, *ends, max(near, linked)):
+    for rows, columns, differences in _alike_pairs(bits, *ends, max(near, linked), count):
         for side in (rows, columns):
             counts += np.bincount(side[differences <= near], minlength=num)
         links.add(rows[differences <= linked], columns[differences <= linked])
@@ -118,11 +134,12 @@ def _block(bits: np.ndarray, ends: tuple[int, int], near: int, linked: int) -> t
 
 
 def _alike_pairs(
-    bits: np.ndarray, start: int, end: int, most: int
+    bits: np.ndarray, start: int, end: int, most: int, count: Callable[[int], None]
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Pairs of a sequence of the block and one before it, which they are, and at how many sites they differ.
 
-    All pairs that differ at ``most`` sites are among them. Each array is ``(n,)``.
+    All pairs that differ at ``most`` sites are among them. Each array is ``(n,)``. ``count`` is called with the number
+    of pairs that were looked at since it was called last.
     """
     lead = min(most // WORD + 1, len(bits))
     block, each = np.ascontiguousarray(bits[:, :, start:end]), np.ascontiguousarray(bits.T)
@@ -143,6 +160,7 @@ def _alike_pairs(
         elif len(found):
             candidates.append((np.full(len(found), row), found + (start + first)))
         held += len(found)
+        count(len(total))
         if held > MAX_PAIRS or row == end - 2:
             if judged:
                 rows, columns, differences = (np.concatenate(part) for part in zip(*judged, strict=True))

@@ -1,6 +1,8 @@
 """Alignments: what is read of a file, what sequences weigh, and that nothing held out is like what is trained on."""
 
 import gzip
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -221,6 +223,19 @@ def test_many_links_become_a_forest(monkeypatch: pytest.MonkeyPatch) -> None:
     after = compare(codes, near=0.8, linked=0.8)
     assert np.array_equal(before.clusters, after.clusters)
     assert len(set(before.clusters)) == 5
+
+
+def test_the_bar_counts_every_pair_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
+
+    @contextmanager
+    def watched(_: object, __: str, total: int) -> Iterator[Callable[[int], None]]:
+        yield lambda done: seen.append((done, total))
+
+    monkeypatch.setattr(identity, "track", watched)
+    monkeypatch.setattr(identity, "BLOCK", 20)
+    compare(family(50, 20, 4, ancestors=3, change=0.2), near=0.8, linked=0.9)
+    assert max(seen) == (50 * 49 // 2, 50 * 49 // 2)
 
 
 def test_comparisons_are_kept_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
