@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gwg_dist.data import DiscreteData
 from gwg_dist.evaluation.family import FamilyComparison, Statistics, compare_family
+from gwg_dist.evaluation.gaps import gap_blocks
 from gwg_dist.module import EBMModule
 from gwg_dist.spaces import Binary
 from gwg_dist.tools.files import replacing, write_json
@@ -22,6 +23,7 @@ MAX_TRAIN, MAX_OTHERS = 10_000, 2_000
 MAX_NUMBERS = 4096  # of a point, D K: beyond, tables of pairs are too large
 MAX_DOTS = 20_000
 DPI = 120
+GAP = "-"
 
 
 def write_family(module: EBMModule, data: DiscreteData, checkpoint: dict[str, Any], folder: Path) -> None:
@@ -49,10 +51,28 @@ def write_family(module: EBMModule, data: DiscreteData, checkpoint: dict[str, An
             space.num_categories,
             weights=None if weights is None else some(weights, MAX_TRAIN),
         )
-    write_json(folder / NUMBERS, numbers_of(found))
+    blocks = blocks_of(data, samples)
+    write_json(folder / NUMBERS, {**numbers_of(found), "blocks of gaps": blocks})
     say(summary(found))
+    for block in blocks:
+        say("gaps at sites {} to {}: {:.1%} of training points, {:.1%} of samples".format(*block.values()))
     if draw_family(folder / PICTURE, found):
         say(f"picture of samples beside the data: {folder / PICTURE}")
+
+
+def blocks_of(data: DiscreteData, samples: Tensor) -> list[dict[str, Any]]:
+    """The first and the last site of every block of gaps, and the shares of training points and samples in it."""
+    names = data.category_names()
+    if not data.is_aligned or GAP not in names[0]:
+        return []
+    gap, sites, (train, weights) = names[0].index(GAP), data.site_names(), data.splits.parts["train"]
+    return [
+        {
+            "first": sites[block.first], "last": sites[block.last],
+            "training": block.share(train, gap, weights), "samples": block.share(samples, gap),
+        }
+        for block in gap_blocks(train, gap, weights)
+    ]  # fmt: skip
 
 
 def some(rows: Tensor, most: int) -> Tensor:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gwg_dist.evaluation.family import along, compare_family, nearest_hamming, principal_axes
+from gwg_dist.evaluation.gaps import GapBlock, gap_blocks
 from tests.support.runs import SMALL, run_fit
 
 
@@ -50,6 +51,20 @@ def test_a_family_agrees_with_itself_and_not_with_shuffled_columns() -> None:
     assert poor.one.agreement.pearson > 0.98
     assert poor.two.agreement.pearson < 0.5
     assert poor.nearest_samples.mean() > good.nearest_samples.mean()
+
+
+def test_blocks_of_gaps_are_found_with_the_share_of_the_points_in_them() -> None:
+    codes = torch.full((100, 30), 2)
+    codes[:20, 5:14] = 0  # nine gaps: two windows of eight, the first of which is taken
+    codes[10:13, 20:28] = 0
+    codes[:, 29] = 0
+    codes[50:, 1:8] = 0  # seven are no block
+    assert gap_blocks(codes, 0) == [GapBlock(5, 12), GapBlock(20, 27)]
+    weights = torch.ones(100).index_fill(0, torch.arange(10, 13), 0.0)
+    assert gap_blocks(codes, 0, weights) == [GapBlock(5, 12)]
+    assert GapBlock(5, 12).share(codes, 0) == pytest.approx(0.2)
+    assert GapBlock(5, 12).share(codes, 0, weights) == pytest.approx(17 / 97)
+    assert gap_blocks(codes[:, :7], 0) == gap_blocks(torch.zeros(5, 20), 0) == []
 
 
 @pytest.mark.parametrize(("energy", "there"), [("PottsEnergy", True), ("MLPEnergy", False)])
