@@ -37,7 +37,7 @@ from gwg_dist.training.folder import EVALUATION
 from gwg_dist.training.interruption import Interruption
 from gwg_dist.training.loading import LoadedRun, load_run
 from gwg_dist.training.processes import meeting
-from gwg_dist.training.results import Waiting, assessment_json, assessment_table, title_of, training_of
+from gwg_dist.training.results import assessment_json, assessment_table, title_of, training_of
 from gwg_dist.training.rounds import Rounds, Wanted
 from gwg_dist.training.sides_shown import (
     STANDING_STYLES,
@@ -48,6 +48,7 @@ from gwg_dist.training.sides_shown import (
     sides_json,
 )
 from gwg_dist.training.verdict import tell_verdict
+from gwg_dist.training.waiting import Waiting
 
 MAX_EXACT_STATES = 2**20
 MAX_TRAIN = 10_000

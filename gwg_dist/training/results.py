@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
 import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from rich.table import Table
@@ -20,18 +17,21 @@ from gwg_dist.callbacks import assess_module
 from gwg_dist.evaluation import Assessment, TunedPath, Unfinished, collapse_warning, describe
 from gwg_dist.evaluation.ais import OPTIMISTIC
 from gwg_dist.spaces import Space
-from gwg_dist.tools.distributed import from_rank_0, launched_rank, rank
+from gwg_dist.tools.distributed import from_rank_0, launched_rank, world_size
 from gwg_dist.tools.errors import InputError, Stopped
-from gwg_dist.tools.files import replacing, surviving, write_json, write_tensors
+from gwg_dist.tools.files import replacing, surviving, write_json
 from gwg_dist.tools.provenance import provenance
 from gwg_dist.tools.terminal import console, make_progress, say
 from gwg_dist.training.checkpoints import newest_checkpoint, read_checkpoint
 from gwg_dist.training.family import write_family
 from gwg_dist.training.folder import BEST, EVALUATION, LAST, RESULTS, SHOWN
-from gwg_dist.training.loading import load_weights
+from gwg_dist.training.loading import LoadedRun, load_weights
+from gwg_dist.training.rounds import LEAST_CHAINS, Rounds, Wanted
+from gwg_dist.training.sides_shown import STANDING_STYLES, judged, sides_json
 from gwg_dist.training.verdict import Training, Verdict, bits_per_dim, next_commands, tell_verdict
+from gwg_dist.training.waiting import Waiting
 
-logger = logging.getLogger("gwg_dist")
+FEWER = 4  # forward chains for one of the other side, in the closing estimate
 
 
 def assessment_table(assessment: Assessment, space: Space, *, title: str) -> Table:
@@ -102,13 +102,19 @@ def report(
     A disk that is full costs a line: what has been estimated is printed in any case.
     """
     path, checkpoint, assessment = final_evaluation(trainer, objects, folder, stop)
+    assessment = with_other_side(assessment, path, checkpoint, objects, stop)
     if launched_rank() != 0:
         return
     module, iterations = objects.model, trainer.global_step
     training = Training(iterations, objects.data.batch_size, training_metrics(trainer))
     console.print(assessment_table(assessment, module.space, title=title_of(path, checkpoint)))
+    if assessment.sides is not None:
+        standing = judged(assessment)
+        say(standing.sentence(), STANDING_STYLES[standing.kind])
     with surviving(RESULTS):
         values = assessment_json(assessment, module.space, checkpoint, path)
+        if assessment.sides is not None:
+            values["sides"] = sides_json(assessment, judged(assessment), module.space)
         values |= {"training": training._asdict(), "made by": provenance(trainer.strategy.root_device)}
         write_json(folder / RESULTS, values)
     with surviving("samples beside the data"):
@@ -200,6 +206,39 @@ def closing_estimate(
     return path, checkpoint, outcome
 
 
+def with_other_side(
+    assessment: Assessment,
+    path: Path,
+    checkpoint: dict[str, Any],
+    objects: Namespace,
+    stop: Callable[[], bool] | None,
+) -> Assessment:
+    """The assessment with log Z from the run's chains as well, a quarter as many; called on every rank.
+
+    A run without chains has none, and an estimate that has collapsed needs none. Raises Stopped where ``stop`` says so;
+    the estimate waits in the run's folder then.
+    """
+    if checkpoint["chains"]["packed"] is None or assessment.collapsed:
+        return assessment
+    module, settings = objects.model, objects.evaluation.final_settings
+    load_weights(module, checkpoint)
+    num = min(max(settings.num_chains // FEWER, LEAST_CHAINS, world_size()), settings.num_chains)
+    waiting = Waiting(path.parent / EVALUATION / f"closing-{path.stem}-other-side.partial.pt", checkpoint)
+    with make_progress() as progress:
+        rounds = Rounds(
+            LoadedRun(module, objects.data, checkpoint, path),
+            Wanted(settings, num_starts=num),
+            waiting,
+            stop or (lambda: False),
+            progress if launched_rank() == 0 else None,
+        )
+        rounds.take_forward(assessment.estimate)
+        found = rounds.go()
+    if found is None:
+        raise Stopped(0)
+    return found
+
+
 def readable(paths: list[Path]) -> dict[Path, int]:
     """Those of the checkpoints that are there and whole, and their iterations."""
     found = {}
@@ -218,55 +257,3 @@ def _merit(assessment: Assessment) -> tuple[bool, float]:
     """What assessments are compared by: first whether they can be trusted, then the validation likelihood."""
     validation = assessment.likelihoods.get("val")
     return not assessment.collapsed, validation.mean if validation else 0.0
-
-
-class Waiting:
-    """The file in which an estimate that was stopped waits for the next identical command.
-
-    What it holds fits no other weights, seed, settings or number of ranks: then the estimate begins again.
-
-    Args:
-        path: file in which the estimate waits.
-        checkpoint: the estimate is of its weights.
-    """
-
-    def __init__(self, path: Path, checkpoint: dict[str, Any]) -> None:
-        self.path = path
-        digest = hashlib.sha256(str(checkpoint["gwg_dist"]["seed"]).encode())
-        for name, tensor in sorted(checkpoint["state_dict"].items()):
-            digest.update(name.encode())
-            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        self.model = digest.hexdigest()
-
-    def read(self) -> Unfinished | None:
-        """The estimate that waits for these weights; called on every rank."""
-        held = self.held()
-        return None if held is None or held.keys() - set(Unfinished._fields) else Unfinished(**held)
-
-    def held(self) -> dict[str, Any] | None:
-        """What waits for these weights, as ``hold`` took it; called on every rank."""
-        found = None
-        if rank() == 0 and self.path.is_file():
-            try:
-                held = torch.load(self.path, map_location="cpu", weights_only=True)
-                if held.pop("model") == self.model:
-                    found = held
-            except Exception as error:  # torch.load raises whatever the damaged bytes lead to
-                logger.warning("%s cannot be read, the estimate begins again: %s", self.path, type(error).__name__)
-        return from_rank_0(found)
-
-    def write(self, unfinished: Unfinished) -> None:
-        """Set the estimate aside, by rank 0; a disk that is full costs a line, and the estimate."""
-        self.hold(unfinished._asdict())
-
-    def hold(self, values: dict[str, Any]) -> None:
-        """Set numbers and tensors aside, by rank 0; a disk that is full costs a line, and them."""
-        if rank() == 0:
-            with surviving("the estimate that was stopped"):
-                write_tensors(self.path, {"model": self.model, **values})
-
-    def delete(self) -> None:
-        """The estimate is done; by rank 0."""
-        if rank() == 0:
-            with surviving("the estimate that was stopped"):
-                self.path.unlink(missing_ok=True)

@@ -40,7 +40,7 @@ from gwg_dist.tools.distributed import any_rank, from_rank_0, gather_rows, rank,
 from gwg_dist.tools.seeding import make_generator
 from gwg_dist.tools.terminal import say, track
 from gwg_dist.training.loading import LoadedRun
-from gwg_dist.training.results import Waiting
+from gwg_dist.training.waiting import Waiting
 
 KEEP_SECONDS = 60.0  # between two writings of what is done
 NUM_LINKS, SEGMENT = 10, 100  # of the path that are shown; temperatures between two points that are kept, see anneal
@@ -56,6 +56,7 @@ class Wanted(NamedTuple):
         until_gap: nats within which the sides are to meet; None for one round.
         max_minutes: minutes after which no other round is finished.
         starts: points that reverse runs begin at, codes ``(N, D)``; None for the run's own chains.
+        num_starts: reverse chains; None for as many as forward ones.
     """
 
     settings: AISSettings
@@ -63,6 +64,7 @@ class Wanted(NamedTuple):
     until_gap: float | None = None
     max_minutes: float = 30.0
     starts: Tensor | None = None
+    num_starts: int | None = None
 
 
 class Round(NamedTuple):
@@ -180,6 +182,13 @@ class Rounds:
         self.spent_before = self.state.seconds
         self.stopped = False
 
+    def take_forward(self, estimate: AISResult) -> None:
+        """Take the forward side of the first round from an estimate that is done."""
+        if self.state.now.forward is None:
+            ends = gather_rows(self.module.space.pack(estimate.codes)).cpu()
+            values = None if estimate.path is None else estimate.path.values
+            self.state.now = self.state.now._replace(forward=estimate.log_weights, ends=ends, values=values)
+
     def go(self) -> Assessment | None:
         """Do rounds until they are enough; None where ``stop`` said so before the first was done."""
         while True:
@@ -245,16 +254,14 @@ class Rounds:
             self.state.unfinished = found
             return False
         self.state.unfinished = None
-        ends = gather_rows(self.module.space.pack(found.codes)).cpu()
-        values = None if found.path is None else found.path.values
-        self.state.now = self.state.now._replace(forward=found.log_weights, ends=ends, values=values)
+        self.take_forward(found)
         return True
 
     def _starts(self, settings: AISSettings) -> bool:
         """Points of the model: those that were given, or the run's chains after half as many steps again."""
         if self.state.now.starts is not None:
             return True
-        module, num = self.module, settings.num_chains
+        module, num = self.module, self.wanted.num_starts or settings.num_chains
         num_steps = settings.num_temperatures // 2
         if self.wanted.starts is not None:
             codes, num_steps = self.wanted.starts[:num], 0

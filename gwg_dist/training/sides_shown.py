@@ -145,7 +145,7 @@ def _ladder_json(sides: Sides) -> dict[str, Any]:
     }
 
 
-def judged(assessment: Assessment, tolerance: float | None) -> Standing:
+def judged(assessment: Assessment, tolerance: float | None = None) -> Standing:
     """The verdict on an assessment from both sides."""
     assert assessment.sides is not None
     return judge(assessment.sides) if tolerance is None else judge(assessment.sides, tolerance=tolerance)
