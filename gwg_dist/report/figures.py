@@ -25,6 +25,7 @@ VARIABLES = {INK: "var(--ink)", FAINT: "var(--faint)", GRID: "var(--line)"} | {
     colour: f"var(--c{n})" for n, colour in enumerate(COLOURS, start=1)
 }
 MAX_KNOTS = 400  # of a curve
+FEW = 5  # values, of which none is cut off
 MAX_DOTS = 900
 MAX_CELLS = 512  # of a side of a matrix
 SCORES = (59, 126, 224)  # reads on light and on dark
@@ -177,9 +178,9 @@ def limits(curves: Sequence[Curve]) -> tuple[float, float]:
         every += values
         drawn = thinned(curve.series)[1]
         late += [value for value in drawn[len(drawn) // 2 :] if math.isfinite(value)]
-    if not late:
+    if len(late) < FEW:
         late = every
-    room = max(3 * (max(late) - min(late)), 1e-9)
+    room = 3 * (max(late) - min(late)) or max(every) - min(every)
     low, high = max(min(every), min(late) - room), min(max(every), max(late) + room)
     edge = 0.06 * (high - low) or max(abs(high) * 0.05, 0.05)
     return low - edge, high + edge

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ GOOD, DOUBTFUL, BAD, OPEN = "good", "doubtful", "bad", "open"
 SPLITS = ("test", "val", "train")
 RANKS = (OPEN, GOOD, DOUBTFUL, BAD)
 TAIL = 0.2  # share of a run, its end, that checks average over
-FAR = 3.0  # spreads of the energy between data and chains that are too many
+FAR = 1.4  # gap over the spread of data and chains together: two spreads of one of them; 2 is the most there can be
 ERRORS, LEAST_FALL = 3.0, 0.1  # standard errors, and nats, by which a likelihood must fall to have fallen
 FEW = 0.1  # share of the chains below which the stated error of forward AIS is too small
 ROUNDING = 1e-9
@@ -106,15 +107,15 @@ class Outcome:
     next: list[str] = field(default_factory=list)
 
 
-def outcome_of(run: Run, loaded: LoadedRun | None, num_returns: int) -> Outcome:
+def outcome_of(run: Run, loaded: LoadedRun | None, returns: Sequence[int]) -> Outcome:
     """The verdict on a run.
 
     Args:
         run: what its folder tells.
         loaded: its model; None where it has none yet, and so no advice.
-        num_returns: how often training went back to a healthy state.
+        returns: iterations after which training went back to a healthy state.
     """
-    checks = checks_of(run, num_returns)
+    checks = checks_of(run, returns)
     headline, level = headline_of(run)
     standing, quoted = standing_of(run.estimate)
     levels = [level, *([quoted] if standing else [])]
@@ -204,11 +205,12 @@ def likelihoods_of(estimate: dict[str, Any]) -> list[Likelihood]:
     return found
 
 
-def checks_of(run: Run, num_returns: int) -> list[Check]:
+def checks_of(run: Run, returns: Sequence[int]) -> list[Check]:
     """What the numbers of training say, worst first."""
     found = [*_estimate(run.estimate), *_chains(run), *_energies(run), *_learning(run)]
-    if num_returns:
-        found.append(Check(DOUBTFUL, "divergence", f"training went back to a healthy state {_times(num_returns)}"))
+    if returns:
+        where = ", ".join(f"{iteration:,}" for iteration in returns)
+        found.append(Check(DOUBTFUL, "divergence", f"training went back to a healthy state after iteration {where}"))
     return sorted(found, key=lambda check: -RANKS.index(check.level))
 
 
@@ -235,7 +237,7 @@ def _chains(run: Run) -> list[Check]:
         found.append(Check(BAD if stuck else GOOD, "chains move", text + (": they stand still" if stuck else "")))
     if lag is not None:
         behind = not lag <= HIGH_LAG
-        text = f"lag {lag:.{0 if lag >= 10 else 1}f}, {'above' if behind else 'at most'} {HIGH_LAG:.0f}"
+        text = f"lag {rounded(lag)}, {'above' if behind else 'at most'} {HIGH_LAG:.0f}"
         found.append(Check(BAD if behind else GOOD, "chains follow the model", text))
     return found
 
@@ -244,7 +246,7 @@ def _energies(run: Run) -> list[Check]:
     gap, spread = tail_mean(run, "train/energy_gap"), tail_mean(run, "train/energy_spread")
     if gap is None or spread is None:
         return []
-    text = f"mean energies {abs(gap):.2g} nats apart, spread {spread:.2g} nats"
+    text = f"mean energies {rounded(abs(gap))} nats apart, spread {rounded(spread)} nats"
     far = not abs(gap) <= FAR * spread
     return [Check(BAD if far else GOOD, "chains look like data to the model", text)]
 
@@ -258,13 +260,24 @@ def _learning(run: Run) -> list[Check]:
         fall, error = best - curve.last, errors.last if errors is not None else 0.0
         fell = not fall <= max(ERRORS * error, LEAST_FALL)
         at = curve.iterations[curve.values.index(best)]
-        text = f"validation fell by {fall:.2g} nats after iteration {at:,}" if fell else "validation ended at its best"
+        text = (
+            f"validation fell by {rounded(fall)} nats after iteration {at:,}"
+            if fell
+            else "validation ended at its best"
+        )
         found.append(Check(DOUBTFUL if fell else GOOD, "learning", text))
     by_split = {each.split: each for each in likelihoods_of(run.estimate)}
     if {"train", "val"} <= by_split.keys():
         ahead = by_split["train"].mean - by_split["val"].mean
-        found.append(Check(GOOD, "memorising", f"training points are {ahead:.2g} nats likelier than validation points"))
+        found.append(
+            Check(GOOD, "memorising", f"training points are {rounded(ahead)} nats likelier than validation points")
+        )
     return found
+
+
+def rounded(value: float) -> str:
+    """Two figures, or whole numbers where they are more."""
+    return f"{value:.0f}" if abs(value) >= 10 else f"{value:.2g}"
 
 
 def believed(run: Run, name: str) -> Series:
@@ -311,7 +324,3 @@ def advice_of(run: Run, loaded: LoadedRun | None, *, is_sick: bool) -> tuple[str
     temperatures = run.estimate.get("ais", {}).get("num_temperatures", 0)
     command = to_try(verdict, advice, run.folder, training.iterations, num_temperatures=temperatures)
     return advice.cause, command, after
-
-
-def _times(num: int) -> str:
-    return "once" if num == 1 else f"{num} times"

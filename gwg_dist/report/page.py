@@ -105,18 +105,18 @@ def look(run: Run, checkpoint: str, device: str | None, trust: str) -> RunView:
     name = checkpoint_name(run.folder, checkpoint)
     if name is None:
         missing: dict[str, str] = dict.fromkeys(("samples", "statistics"), "the run has written no checkpoint yet")
-        return view_of(run, outcome_of(run, None, 0), None, Shown(missing=missing))
+        return view_of(run, outcome_of(run, None, ()), None, Shown(missing=missing))
     loaded = load_run(run.folder, name, device=device, trust=trust)
     run = replace(run, saved=loaded.checkpoint["global_step"])
-    outcome = outcome_of(run, loaded, num_returns(loaded))
+    outcome = outcome_of(run, loaded, returns_of(loaded))
     return view_of(run, outcome, loaded, show(loaded))
 
 
-def num_returns(loaded: LoadedRun) -> int:
-    """How often training went back to a healthy state, by the checkpoint."""
+def returns_of(loaded: LoadedRun) -> list[int]:
+    """The iterations after which training went back to a healthy state, by the checkpoint."""
     states = loaded.checkpoint.get("callbacks", {})
-    found = [state.get("returns") for name, state in states.items() if name.startswith("DivergenceGuard")]
-    return max((len(returns) for returns in found if returns), default=0)
+    guards = [state for name, state in states.items() if name.startswith("DivergenceGuard")]
+    return [back[0] for guard in guards for back in guard.get("returns", ())]
 
 
 def render(views: list[RunView], comparison: Comparison | None) -> str:

@@ -156,10 +156,14 @@ def test_a_run_of_which_nothing_is_known_yet(digits: Path, tmp_path: Path, capsy
     _, page = page_of(report.report([str(run)], device="cpu"))
     assert page.words[2] == "Not known yet"
     assert any("no checkpoint yet" in words for words in page.words)
-    shutil.copy(digits / "last.ckpt", run)  # a state, and no estimate
+    state = torch.load(digits / "last.ckpt", weights_only=True)  # a state, and no estimate
+    state["callbacks"]["DivergenceGuard"]["returns"] = [[30, 10, 2]]
+    torch.save(state, run / "last.ckpt")
     _, page = page_of(report.report([str(run)], device="cpu"))
     assert page.words[2] == "Not known yet"
     assert page.tags.count("img") > 3 * 12
+    assert "training went back to a healthy state after iteration 30" in page.words
+    assert any("no process goes on with it: no closing estimate after 40 iterations" in words for words in page.words)
     report.main([str(run), "--device=cpu", f"--out={tmp_path}/elsewhere.html"])
     assert "Not known yet".lower() in capsys.readouterr().err
 
@@ -171,7 +175,7 @@ def test_good_and_bad_runs_are_told_apart(digits: Path, tmp_path: Path) -> None:
     ais = {"log_z": 1.0, "stderr": 0.1, "ess": 80.0, "collapsed": False, "num_chains": 100, "num_temperatures": 10}
     healthy = {"train/accept_prob": 0.9, "train/lag": 1.0, "train/energy_gap": 0.5, "train/energy_spread": 3.0}
 
-    def level(*, metrics: dict[str, float] | None = None, returns: int = 0, **estimate: object) -> str:
+    def level(*, metrics: dict[str, float] | None = None, returns: tuple[int, ...] = (), **estimate: object) -> str:
         values = {"verdict": verdict, "ais": ais, **estimate}
         (tmp_path / "results.json").write_text(json.dumps(values))
         (tmp_path / "config.yaml").write_text("{}")
@@ -196,8 +200,9 @@ def test_good_and_bad_runs_are_told_apart(digits: Path, tmp_path: Path) -> None:
     assert level(metrics={"train/lag": 90.0}) == "doubtful"
     assert level(metrics={"train/lag": float("nan")}) == "doubtful"
     assert level(metrics={"train/accept_prob": 0.001}) == "doubtful"
-    assert level(metrics={"train/energy_gap": -40.0}) == "doubtful"
-    assert level(returns=2) == "good"
+    assert level(metrics={"train/energy_gap": -4.5}) == "doubtful"  # of a spread of 3, in which it counts itself
+    assert level(metrics={"train/energy_gap": 2.0}) == "good"
+    assert level(returns=(300, 700)) == "good"
 
 
 def test_metrics_of_all_starts_without_what_was_done_again(tmp_path: Path) -> None:
