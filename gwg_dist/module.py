@@ -110,6 +110,7 @@ class EBMModule(LightningModule):
         # to see averaged weights.
         self.stats: IterationStats | None = None
         self.assessment: tuple[int, Assessment] | None = None
+        self.symptoms: list[Any] = []
         self.evaluated_weights: Callable[[], AbstractContextManager[None]] = nullcontext
         self._saved_chains: dict[str, Any] | None = None
         self.chain_ends: Tensor | None = None

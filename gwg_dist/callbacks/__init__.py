@@ -30,6 +30,7 @@ from gwg_dist.callbacks.pace import Pace
 from gwg_dist.callbacks.progress import TrainingProgress, progress_of
 from gwg_dist.callbacks.regularisation import Regularisation
 from gwg_dist.callbacks.stopping import Stop
+from gwg_dist.callbacks.symptoms import Symptom, Symptoms
 from gwg_dist.callbacks.watch import CouplingError, SamplePictures
 
 __all__ = [
@@ -50,6 +51,8 @@ __all__ = [
     "SamplePictures",
     "SplitRhat",
     "Stop",
+    "Symptom",
+    "Symptoms",
     "TrainingMetrics",
     "TrainingProgress",
     "adapt",

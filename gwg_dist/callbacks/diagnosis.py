@@ -11,6 +11,7 @@ from gwg_dist.module import EBMModule
 
 LAGGING = 25.0  # a lag above which runs of pairs and of RBMs fail more often than not, see docs/tuning.md
 REFUSED = 0.05
+ANOTHER_KERNEL = "another model.sampler"
 GENERAL = "more model.num_steps, a lower model.learning_rate, SiLU in place of ReLU, or model.chains.restart_prob=0.01"
 
 
@@ -21,9 +22,10 @@ def what_helps(module: EBMModule) -> str:
         return "a lower model.learning_rate usually helps"
     accepted = float(stats.accept_prob)
     if accepted < REFUSED:
-        settings = {field.name for field in dataclasses.fields(cast(Any, module.sampler))}
-        name = "model.sampler.temperature" if "temperature" in settings else "model.sampler"
-        return f"{accepted:.1%} of the proposals are accepted: another {name} or a lower model.learning_rate helps"
+        helps = f"{kernel_setting(module)} or a lower model.learning_rate helps"
+        return f"{accepted:.1%} of the proposals are accepted: {helps}"
+    if not float(stats.hops):
+        return f"chains stand still: {kernel_setting(module)} helps"
     if stats.lag is None or not float(stats.lag) > LAGGING:
         return f"{GENERAL} usually help"
     interval = module.chains.interval(module.data.batch_size)
@@ -34,6 +36,14 @@ def what_helps(module: EBMModule) -> str:
     if visits >= 2:
         return f"{lag}, each needs {visits:.0f} visits to renew itself: more model.num_steps help"
     return f"{lag}: a lower model.learning_rate helps"
+
+
+def kernel_setting(module: EBMModule) -> str:
+    """What of the kernel to change where it is refused or stands still."""
+    settings = {field.name for field in dataclasses.fields(cast(Any, module.sampler))}
+    names = (name for name in (module.sampler.tunable, "temperature") if name in settings)
+    name = next(names, None)
+    return ANOTHER_KERNEL if name is None else f"{ANOTHER_KERNEL}.{name}"
 
 
 def where_not_finite(module: EBMModule) -> str:

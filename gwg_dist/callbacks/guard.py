@@ -21,6 +21,7 @@ RUNAWAY = 100
 KEEP_EVERY = 100  # iterations between two states that are kept
 FLAT, FELL = 0.01, 0.01  # nats of spread; and part of the largest spread that there was
 ON_DIVERGENCE = ("return", "stop")
+ON_SYMPTOM = ("say", "return")
 
 
 class Return(NamedTuple):
@@ -56,13 +57,21 @@ class DivergenceGuard(Callback):
         check_every: iterations between two looks at the gap.
         max_returns: returns after which a run that diverges once more stops.
         on_divergence: "return", or "stop" at once, with DivergedError.
+        on_symptom: "say", or "return": a run with a symptom, see ``Symptoms``, goes back as one that diverges does, and
+            goes on all the same where no return is left.
 
     Raises:
-        ValueError: a negative max_gap or max_returns, check_every below 1, an unknown on_divergence.
+        ValueError: a negative max_gap or max_returns, check_every below 1, an unknown on_divergence or on_symptom.
     """
 
     def __init__(
-        self, *, max_gap: float = 0.0, check_every: int = 10, max_returns: int = 3, on_divergence: str = "return"
+        self,
+        *,
+        max_gap: float = 0.0,
+        check_every: int = 10,
+        max_returns: int = 3,
+        on_divergence: str = "return",
+        on_symptom: str = "say",
     ) -> None:
         for name, value in (("max_gap", max_gap), ("max_returns", max_returns)):
             if not value >= 0:
@@ -71,6 +80,9 @@ class DivergenceGuard(Callback):
             raise ValueError(f"check_every must be positive, got {check_every}")
         if on_divergence not in ON_DIVERGENCE:
             raise ValueError(f"on_divergence must be one of {', '.join(ON_DIVERGENCE)}, got {on_divergence!r}")
+        if on_symptom not in ON_SYMPTOM:
+            raise ValueError(f"on_symptom must be one of {', '.join(ON_SYMPTOM)}, got {on_symptom!r}")
+        self.acts_on_symptoms = on_symptom == "return"
         self.max_gap = max_gap
         self.check_every = check_every
         self.max_returns = max_returns if on_divergence == "return" else 0
@@ -117,11 +129,14 @@ class DivergenceGuard(Callback):
             self._lag = float(pl_module.stats.lag)
         if not self._diverged and trainer.global_step % self.check_every == 0:
             self._check_gap(trainer, pl_module)
+        if not self._diverged and self.acts_on_symptoms and pl_module.symptoms and self._may_return():
+            self._diverged = f"iteration {trainer.global_step}: {pl_module.symptoms[0].sentence}"
         if self._diverged:
             self._go_back(trainer, pl_module)
             return
-        half = self._limit(pl_module) / 2
-        if self.max_returns and trainer.global_step % KEEP_EVERY == 0 and -half <= self._gap <= half:
+        half = self.limit(pl_module) / 2
+        healthy = -half <= self._gap <= half and not pl_module.symptoms
+        if self.max_returns and trainer.global_step % KEEP_EVERY == 0 and healthy:
             self._keep(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -147,7 +162,8 @@ class DivergenceGuard(Callback):
         self._kept = state_dict.get("kept") if self.max_returns else None
         self._kept_gap = state_dict.get("kept_gap", 0.0)
 
-    def _limit(self, module: EBMModule) -> float:
+    def limit(self, module: EBMModule) -> float:
+        """The gap in nats above which the chains no longer follow the model."""
         return self.max_gap or module.space.log_num_states
 
     def _check_gap(self, trainer: Trainer, module: EBMModule) -> None:
@@ -158,7 +174,7 @@ class DivergenceGuard(Callback):
             return
         gap = float(all_sum(module.stats.energy_gap)) / world_size()
         self._gap = SMOOTHING * self._gap + (1 - SMOOTHING) * gap
-        limit = self._limit(module)
+        limit = self.limit(module)
         if not -RUNAWAY * limit <= self._gap <= limit:
             self._diverge(
                 trainer.global_step,
@@ -170,11 +186,14 @@ class DivergenceGuard(Callback):
     def _diverge(self, iteration: int, what: str, module: EBMModule) -> None:
         """Note it for the end of the iteration. Raises DivergedError where there is no return left."""
         message = f"iteration {iteration}: {what}; {what_helps(module)}"
-        if len(self.returns) >= self.max_returns or self._kept is None:
+        if not self._may_return():
             if self.returns:
                 message += f"; after {len(self.returns)} returns to a healthy state, the last to {self.returns[-1].to}"
             raise DivergedError(message)
         self._diverged = message
+
+    def _may_return(self) -> bool:
+        return len(self.returns) < self.max_returns and self._kept is not None
 
     def _go_back(self, trainer: Trainer, module: EBMModule) -> None:
         assert self._kept is not None
@@ -183,7 +202,7 @@ class DivergenceGuard(Callback):
         module.schedule.slow(0.5)
         put_back(self._kept, trainer, module)
         self._gap = self._kept_gap
-        module.stats = None
+        module.stats, module.symptoms = None, []
         self.returns.append(Return(trainer.global_step, self._kept["iteration"], steps))
         message, self._diverged = self._diverged, ""
         if trainer.is_global_zero:

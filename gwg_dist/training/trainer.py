@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import Strategy
 
-from gwg_dist.callbacks import CouplingError, KernelChange, SamplePictures, TrainingMetrics, TrainingProgress
+from gwg_dist.callbacks import CouplingError, KernelChange, SamplePictures, Symptoms, TrainingMetrics, TrainingProgress
 from gwg_dist.evaluation import check_num_chains
 from gwg_dist.tools import trust
 from gwg_dist.tools.errors import InputError
@@ -96,6 +96,7 @@ def callbacks_of(
     return [
         SameStart(start),
         objects.regularisation,
+        Symptoms(objects.guard),
         objects.guard,
         objects.adaptation,
         KernelChange(),

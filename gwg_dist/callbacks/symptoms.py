@@ -1,0 +1,245 @@
+"""What is wrong with a run, in words and while its numbers still mean something, with the setting to change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from gwg_dist.batch import weighted_mean
+from gwg_dist.callbacks.diagnosis import ANOTHER_KERNEL, LAGGING, kernel_setting
+from gwg_dist.callbacks.guard import DivergenceGuard
+from gwg_dist.callbacks.likelihood import in_eval_mode
+from gwg_dist.evaluation.exact import unnormalised_log_prob
+from gwg_dist.module import LAG_EVERY, EBMModule
+from gwg_dist.tools.distributed import all_sum, world_size
+from gwg_dist.tools.terminal import say
+
+LOOKS = 5  # that are averaged over
+REFUSED = 0.05  # of the proposals accepted, below which chains are as good as stopped
+STILL = 0.02  # sites of a chain that change in an iteration, below which it stands still
+APART = 2.5  # standard deviations of the energy between data and chains
+OUTRUN = 0.4  # of them, below the data, where chains lag far behind the model
+SETTLING = 200  # iterations in which chains and data may lie apart, and the model runs ahead
+FALLS, ERRORS = 2, 2.0  # evaluations since the best one, and standard errors that validation has fallen by
+AGAIN = 500  # iterations without a symptom after which it is said anew
+MOST_TRAINING = 1000  # training points that are held against the validation points
+
+
+class Symptom(NamedTuple):
+    """Something that is wrong with a run.
+
+    Args:
+        name: one word; it is logged as symptom/NAME.
+        what: what was measured, in words.
+        helps: the setting to change.
+    """
+
+    name: str
+    what: str
+    helps: str
+
+    @property
+    def sentence(self) -> str:
+        """One line for people."""
+        return f"{self.what}; {self.helps} helps"
+
+
+class Look(NamedTuple):
+    """Means over the last looks at a run, of all ranks.
+
+    Args:
+        accept_prob: mean acceptance probability.
+        hops: mean number of sites changed a step.
+        gap: mean E of the chains minus mean E of the data, nats.
+        spread: standard deviation of E over data and chains together, nats.
+        lag: see ``chain_lag``.
+    """
+
+    accept_prob: float
+    hops: float
+    gap: float
+    spread: float
+    lag: float
+
+    @property
+    def apart(self) -> float:
+        """The gap in standard deviations of E within data and within chains.
+
+        Two groups of equal size that are a gap apart have a variance of within^2 + gap^2 / 4 together.
+        """
+        within = self.spread**2 - self.gap**2 / 4
+        return abs(self.gap) / math.sqrt(within) if within > 0 else math.inf
+
+
+def of_chains(look: Look, module: EBMModule) -> Iterator[Symptom]:
+    """Whether the chains move at all.
+
+    Args:
+        look: means over the last looks.
+        module: the run's module.
+    """
+    accepted, changed = look.accept_prob, look.hops * module.num_steps
+    setting, best = kernel_setting(module), module.sampler.target_acceptance
+    if accepted < REFUSED:
+        yield Symptom(
+            "refused", f"{accepted:.1%} of the proposals are accepted: chains are as good as stopped", setting
+        )
+    elif changed < STILL:
+        still = f"chains stand still: {changed:.2g} sites of a chain change in an iteration"
+        yield Symptom("frozen", still, f"{setting}, or more model.num_steps,")
+    elif accepted < best / 2 and setting != ANOTHER_KERNEL:
+        few = f"{accepted:.0%} of the proposals are accepted, less than half of the {best:.0%} that serve a kernel best"
+        yield Symptom("inefficient", few, setting)
+
+
+def of_model(look: Look, module: EBMModule, max_gap: float) -> Iterator[Symptom]:
+    """Whether chains and model have parted.
+
+    Args:
+        look: means over the last looks.
+        module: the run's module.
+        max_gap: gap in nats above which no chains that follow their model come.
+    """
+    if LAGGING < look.lag < math.inf and look.gap < 0 and look.apart > OUTRUN:  # infinite: chains that stand still
+        outrun = (
+            f"the model outruns its chains: they lag {look.lag:.0f} behind, more than {LAGGING:.0f}, and their "
+            f"energies lie {-look.gap:.1f} nats below those of the data"
+        )
+        yield Symptom("outrun", outrun, "a lower model.learning_rate or more model.num_steps")
+    if look.gap > max_gap / 2:
+        drift = f"the energy gap between data and chains is {look.gap:.1f} nats, on its way to {max_gap:.1f}"
+        yield Symptom("gap", drift, "more model.num_steps or a lower model.learning_rate")
+    elif look.apart > APART:
+        where, why = ("below", "modes without data") if look.gap < 0 else ("above", "chains do not get to the data")
+        size = f"{abs(look.gap):.1f} nats, {look.apart:.1f} standard deviations,"
+        apart = f"the energies of the chains lie {size} {where} those of the data: {why}"
+        yield Symptom("apart", apart, "a lower model.learning_rate or more model.num_steps")
+
+
+class Evaluation(NamedTuple):
+    """The validation likelihood of an evaluation, and how much higher that of training points is, nats."""
+
+    iteration: int
+    validation: float
+    stderr: float
+    ahead: float
+
+
+def of_memory(evaluations: Sequence[Evaluation]) -> Iterator[Symptom]:
+    """Whether the model learns its training points by heart.
+
+    Args:
+        evaluations: those of the run, the oldest first.
+    """
+    if not evaluations:
+        return
+    best, now = max(evaluations, key=lambda found: found.validation), evaluations[-1]
+    since = sum(found.iteration > best.iteration for found in evaluations)
+    fell = best.validation - now.validation
+    rose = now.validation + now.ahead - best.validation - best.ahead
+    if since >= FALLS and fell > ERRORS * math.hypot(best.stderr, now.stderr) and rose > 0:
+        by_heart = (
+            f"training points are learnt by heart: since iteration {best.iteration} the log-likelihood of validation "
+            f"fell by {fell:.2f} nats, and that of training rose by {rose:.2f}"
+        )
+        yield Symptom("memorising", by_heart, "stop.plateau, a larger model.weight_decay or a smaller energy")
+
+
+class Symptoms(Callback):
+    """Says what is wrong with a run as soon as it shows, once for each symptom until it has gone for a while.
+
+    Every tenth iteration it looks at acceptance, hops, gap, spread and lag, alike on all ranks, and judges their means
+    over five looks; gap and lag after the first 200 iterations only. After an evaluation it judges whether validation
+    falls while training rises: Z drops out of the difference of the two. The newest symptoms are ``module.symptoms``,
+    and each is logged as symptom/NAME, 1 at its iteration. By choice the guard acts on them.
+
+    Args:
+        guard: the run's guard, which says how large a gap may be and acts on symptoms.
+    """
+
+    def __init__(self, guard: DivergenceGuard) -> None:
+        self.guard = guard
+        self._num_returns = 0
+        self._looks: list[list[float]] = []
+        self._evaluations: list[Evaluation] = []
+        self._seen: dict[str, int] = {}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, EBMModule)
+        if trainer.global_step % LAG_EVERY:
+            return
+        if len(self.guard.returns) > self._num_returns:
+            self._num_returns, self._looks = len(self.guard.returns), []
+        self._look(pl_module)
+        self._remember(pl_module)
+        self._tell(trainer, pl_module, list(self._found(trainer, pl_module)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers: the last looks, the evaluations, and when each symptom was last seen."""
+        return {
+            "looks": [list(look) for look in self._looks],
+            "evaluations": [list(found) for found in self._evaluations],
+            "seen": dict(self._seen),
+            "num_returns": self._num_returns,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._looks = [list(look) for look in state_dict["looks"]]
+        self._evaluations = [Evaluation(*found) for found in state_dict["evaluations"]]
+        self._seen = dict(state_dict["seen"])
+        self._num_returns = state_dict["num_returns"]
+
+    def _look(self, module: EBMModule) -> None:
+        stats = module.stats
+        if stats is None or stats.energy_gap is None or stats.lag is None:
+            return
+        values = (stats.accept_prob, stats.hops, stats.energy_gap, stats.energy_spread, stats.lag)
+        known = [torch.as_tensor(math.nan if value is None else value, device=stats.lag.device) for value in values]
+        means = all_sum(torch.stack([value.double() for value in known])) / world_size()
+        self._looks = [*self._looks[1 - LOOKS :], means.tolist()]
+
+    def _remember(self, module: EBMModule) -> None:
+        """The newest evaluation, once."""
+        if module.assessment is None:
+            return
+        iteration, assessment = module.assessment
+        found = assessment.likelihoods.get("val")
+        if found is None or assessment.collapsed or any(e.iteration >= iteration for e in self._evaluations):
+            return
+        with module.evaluated_weights(), in_eval_mode(module):
+            ahead = training_ahead(module)
+        self._evaluations.append(Evaluation(iteration, found.mean, found.stderr, ahead))
+
+    def _found(self, trainer: Trainer, module: EBMModule) -> Iterator[Symptom]:
+        if len(self._looks) == LOOKS:
+            look = Look(*(sum(column) / LOOKS for column in zip(*self._looks, strict=True)))
+            yield from of_chains(look, module)
+            if trainer.global_step >= SETTLING:
+                yield from of_model(look, module, self.guard.limit(module))
+        yield from of_memory(self._evaluations)
+
+    def _tell(self, trainer: Trainer, module: EBMModule, found: list[Symptom]) -> None:
+        module.symptoms = found
+        iteration = trainer.global_step
+        new = [symptom for symptom in found if iteration - self._seen.get(symptom.name, -AGAIN) >= AGAIN]
+        self._seen |= {symptom.name: iteration for symptom in found}
+        for symptom in new:
+            for logger in trainer.loggers:
+                logger.log_metrics({f"symptom/{symptom.name}": 1.0}, iteration)
+            if trainer.is_global_zero:
+                say(f"iteration {iteration}: {symptom.sentence}", "yellow")
+
+
+def training_ahead(module: EBMModule) -> float:
+    """By how many nats log p(x) is higher for training points than for validation points, on average; Z drops out."""
+    splits, training = module.data.splits, module.data.sample_codes(MOST_TRAINING)
+    points = (codes.to(module.device) for codes in (training, splits.validation))
+    found = [unnormalised_log_prob(module.target, codes) for codes in points]
+    return float(found[0].mean() - weighted_mean(found[1], splits.validation_weights))
