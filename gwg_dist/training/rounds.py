@@ -33,7 +33,7 @@ from gwg_dist.evaluation import (
 )
 from gwg_dist.evaluation.ais import summarize
 from gwg_dist.evaluation.reverse import ReverseResult, reverse_result, reverse_start
-from gwg_dist.evaluation.verdict import AGREED
+from gwg_dist.evaluation.verdict import AGREED, TOLERANCE
 from gwg_dist.module import EBMModule
 from gwg_dist.samplers.run import chains_running
 from gwg_dist.tools.distributed import any_rank, from_rank_0, gather_rows, rank, share, world_size
@@ -206,7 +206,9 @@ class Rounds:
             self.state.now = Round.new(*following)
             self._hold()
             if rank() == 0 and found.sides is not None:
-                say(f"{judge(found.sides).sentence()}; again with {following[0]} chains, {following[1]} temperatures")
+                standing = judge(found.sides, tolerance=self.wanted.until_gap or TOLERANCE)
+                chains, temperatures = following
+                say(f"{standing.sentence()}; again with {chains} chains, {temperatures} temperatures")
 
     def assessment(self, done: Round | None) -> Assessment:
         """What follows from a round that is done."""
