@@ -43,11 +43,14 @@ TRAINING = (
     ("Acceptance", "", (("train/accept_prob", ""),)),
     ("Sites that change in a step", "", (("train/hops", ""),)),
     ("Lag of the chains", "", (("train/lag", ""),)),
-    ("Step size", "", (("train/step_size", ""),)),
     ("Exchanges between temperatures", "", (("train/swap_prob", ""),)),
     ("Loss", "nats", (("train/loss", ""),)),
+    ("Effective chains of the estimate", "", (("ais/ess", ""),)),
 )
 """Title, unit, and the metrics of each chart of training."""
+
+OF_ESTIMATES = ("ais/", "val/log_likelihood", "test/log_likelihood", "train/energy_spread")
+"""Beginnings of the metrics that are shown elsewhere, or are not for a chart."""
 
 
 class Tile(NamedTuple):
@@ -203,7 +206,7 @@ def likelihood_charts(runs: list[Run]) -> list[Chart]:
 def training_charts(runs: list[Run]) -> list[Chart]:
     """What training measured, a chart each; of several runs in one."""
     found = []
-    for title, unit, parts in TRAINING:
+    for title, unit, parts in [*TRAINING, *other_metrics(runs)]:
         if len(runs) > 1 and len(parts) > 1:
             continue
         curves = []
@@ -219,6 +222,13 @@ def training_charts(runs: list[Run]) -> list[Chart]:
     if svg := figures.line_chart(rates, "iterations a second over iterations"):
         found.append(Chart("Iterations a second", svg))
     return found
+
+
+def other_metrics(runs: list[Run]) -> list[tuple[str, str, tuple[tuple[str, str], ...]]]:
+    """Charts of the metrics that ``TRAINING`` does not know, such as those of a user's callback, under their names."""
+    known = {name for _, _, parts in TRAINING for name, _ in parts}
+    names = dict.fromkeys(name for run in runs for name in run.metrics)
+    return [(name, "", ((name, ""),)) for name in names if name not in known and not name.startswith(OF_ESTIMATES)]
 
 
 def chain_energy(run: Run) -> Series | None:

@@ -93,6 +93,9 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "likelihood": {"test": test},
         "links": [link, {**link, "begin": 0.5, "end": 1.0}],
     }
+    metrics = next(folder.glob("metrics/*/metrics.csv"))
+    header, *rows = metrics.read_text().splitlines()
+    metrics.write_text("\n".join([f"{header},mine/number", *(f"{row},{n}" for n, row in enumerate(rows))]) + "\n")
     (folder / "evaluation").mkdir()
     (folder / "evaluation" / "best.json").write_text(json.dumps(estimate))
     return folder
@@ -132,6 +135,7 @@ def test_a_run_on_one_page_the_verdict_first(digits: Path, digits_page: Path) ->
     assert page.words.index(gap) < page.words.index("low side") < page.words.index("Training")
     assert {"−26.21", "−25.84", "−22.50", "forward AIS", "low on average"} <= set(page.words)
     assert "Links of the path, less Bennett’s estimate" in page.words
+    assert {"Energy gap", "Lag of the chains", "Effective chains of the estimate", "mine/number"} <= set(page.words)
 
 
 def test_runs_side_by_side_with_the_settings_that_differ(digits: Path, pairs: Path, tmp_path: Path) -> None:
