@@ -32,6 +32,7 @@ RANKS = (OPEN, GOOD, DOUBTFUL, BAD)
 TAIL = 0.2  # share of a run, its end, that checks average over
 FAR = 1.4  # gap over the spread of data and chains together: two spreads of one of them; 2 is the most there can be
 ERRORS, LEAST_FALL = 3.0, 0.1  # standard errors, and nats, by which a likelihood must fall to have fallen
+SYMPTOM = "symptom/"  # begins the metrics of what is wrong
 FEW = 0.1  # share of the chains below which the stated error of forward AIS is too small
 ROUNDING = 1e-9
 KINDS = {BETTER: GOOD, NO_BETTER: DOUBTFUL, WORSE: BAD, UNKNOWN: BAD}
@@ -207,7 +208,7 @@ def likelihoods_of(estimate: dict[str, Any]) -> list[Likelihood]:
 
 def checks_of(run: Run, returns: Sequence[int]) -> list[Check]:
     """What the numbers of training say, worst first."""
-    found = [*_estimate(run.estimate), *_chains(run), *_energies(run), *_learning(run)]
+    found = [*_estimate(run.estimate), *_chains(run), *_energies(run), *_learning(run), *_symptoms(run)]
     if returns:
         where = ", ".join(f"{iteration:,}" for iteration in returns)
         found.append(Check(DOUBTFUL, "divergence", f"training went back to a healthy state after iteration {where}"))
@@ -272,6 +273,18 @@ def _learning(run: Run) -> list[Check]:
         found.append(
             Check(GOOD, "memorising", f"training points are {rounded(ahead)} nats likelier than validation points")
         )
+    return found
+
+
+def _symptoms(run: Run) -> list[Check]:
+    """What training said was wrong, by the metrics symptom/NAME; where it said so near its end, it still is."""
+    found = []
+    for name, series in run.metrics.items():
+        if name.startswith(SYMPTOM):
+            when = ", ".join(f"{iteration:,}" for iteration in series.iterations)
+            late = series.iterations[-1] > (1 - TAIL) * run.iterations
+            text = f"training named this symptom at iteration {when}"
+            found.append(Check(BAD if late else DOUBTFUL, name.removeprefix(SYMPTOM), text))
     return found
 
 

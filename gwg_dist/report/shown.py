@@ -49,7 +49,7 @@ TRAINING = (
 )
 """Title, unit, and the metrics of each chart of training."""
 
-OF_ESTIMATES = ("ais/", "val/log_likelihood", "test/log_likelihood", "train/energy_spread")
+OF_ESTIMATES = ("ais/", "val/log_likelihood", "test/log_likelihood", "train/energy_spread", "symptom/")
 """Beginnings of the metrics that are shown elsewhere, or are not for a chart."""
 
 

@@ -206,6 +206,7 @@ def test_good_and_bad_runs_are_told_apart(digits: Path, tmp_path: Path) -> None:
     assert level(metrics={"train/accept_prob": 0.001}) == "doubtful"
     assert level(metrics={"train/energy_gap": -4.5}) == "doubtful"  # of a spread of 3, in which it counts itself
     assert level(metrics={"train/energy_gap": 2.0}) == "good"
+    assert level(metrics={"symptom/refused": 1.0}) == "doubtful"
     assert level(returns=(300, 700)) == "good"
 
 
