@@ -110,7 +110,7 @@ def trained(command: list[str], pearson: Callable[[], float | None], args: argpa
     used, clock, value = 0.0, 0.0, None
     while process.poll() is None:
         used, clock, value = processor_seconds(process.pid), time.monotonic() - began, pearson()
-        if value is not None and (not course or course[-1][1] != value):
+        if value is not None and (not course or course[-1][1] != round(value, 4)):
             course.append((round(used, 1), round(value, 4)))
         if used > args.seconds or (value or 0.0) >= args.target:
             break
@@ -127,7 +127,7 @@ def trained(command: list[str], pearson: Callable[[], float | None], args: argpa
 
 
 def our_pearson(run: Path) -> float | None:
-    """The largest that the run has logged; None where there is none yet."""
+    """The last that the run has logged; None where there is none yet."""
     found = [
         float(row["train/pearson"])
         for file in run.glob("metrics/**/metrics.csv")
