@@ -117,7 +117,12 @@ class Sides:
 
     @property
     def bracket(self) -> tuple[float, float]:
-        """The lowest and the highest estimate, nats; they enclose log Z on average if the points are at equilibrium."""
+        """The lowest and the highest estimate, nats; they enclose log Z on average if the points are at equilibrium.
+
+        Twice the exact value where there is one.
+        """
+        if self.exact is not None:
+            return self.exact, self.exact
         values = [self.forward.log_z, self.reverse.log_z, self.both.log_z]
         return min(values), max(values)
 

@@ -46,12 +46,12 @@ def likelihood_table(assessment: Assessment, space: Space, *, title: str) -> Tab
         box=SIMPLE_HEAD,
     )
     for column in ("split", "log-likelihood\n± log Z ± data", "bracket", "ceiling", "nats/\nsite", "bits/\ndim"):
-        table.add_column(column, justify="left" if column == "split" else "right", no_wrap=True)
+        table.add_column(column, justify="left" if column == "split" else "right")
     for name, values in likelihoods_json(assessment, space).items():
         table.add_row(
             f"{name} ({values['num']})",
             f"[bold]{values['mean']:.2f}[/] ± {values['stderr']:.2f} ± {values['data_stderr']:.2f}",
-            f"{values['low_side']:.2f}…{values['high_side']:.2f}",
+            f"{values['low_side']:.2f} {values['high_side']:.2f}",
             f"{values['ceiling']:.2f}",
             f"{values['nats_per_site']:.3f}",
             f"{values['bits_per_dim']:.3f}",

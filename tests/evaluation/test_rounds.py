@@ -153,5 +153,7 @@ def test_a_run_without_chains(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert sides["standing"]["kind"] == "exact"
     assert sides["num_starts"] == 20
     assert sides["log_z"] == sides["routes"]["exact sum"]["log_z"]
+    test = sides["likelihood"]["test"]
+    assert test["low_side"] == test["mean"] == test["high_side"]
     args = [f"--run_dir={tmp_path}/none", *few, "--data.validation=x_none", "--data.test=x_none"]
     assert "at least three points, got (0, 8)" in fails(fit.main, args, capsys)
