@@ -46,7 +46,7 @@ def evaluate(
         checkpoint: "best", "last", or the path of a file.
         num_chains: AIS chains, on all processes together.
         num_temperatures: gradient evaluations a chain, of each side; before the second side chains make half as many.
-        schedule: schedule of beta, "linear" or "sigmoid".
+        schedule: schedule of beta: "linear", "sigmoid", "geometric", or "adaptive", which needs pilot.
         pilot: gradient evaluations a chain of a run before, which tunes the kernel for each beta; 0 for none.
         sides: "both", or "forward" for the optimistic side alone, in two fifths of the time.
         starts: file of samples that the second side begins at, as ``sample`` writes it; the run's chains by default.

@@ -122,7 +122,7 @@ def likelihood_of(folder: Path, temperatures: int) -> tuple[float, float, float]
     codes = run.data.splits.test
     assert codes is not None
     found = log_likelihood(target, codes, estimate)
-    return found.mean, found.stderr, estimate.ess
+    return found.mean, estimate.stderr, estimate.ess
 
 
 def last_logged(folder: Path, name: str) -> float:

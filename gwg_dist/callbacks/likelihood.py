@@ -100,7 +100,7 @@ def forward_of(
         if unfinished is not None:
             start = take_up(unfinished, space, settings, dtype=dtype, generator=generator, kernel=kernel)
         if unfinished is not None and start is not None:
-            path = TunedPath(kernel, tuple(unfinished.values)) if settings.pilot else None
+            path = TunedPath(kernel, tuple(unfinished.values), tuple(unfinished.knots)) if settings.pilot else None
         else:
             start = ais_start(target, generator=generator, num_chains=settings.num_chains)
             pilot = make_generator(module.seed, "pilot", iteration, settings.pilot, rank(), device=module.device)
@@ -139,7 +139,8 @@ def annealed(
         keep: called at the end of every segment but the last, with what makes an estimate to go on with there.
         at: called with the point at the beginning of the path, and at the end of every segment.
     """
-    betas = settings.betas().flip(0) if backwards else settings.betas()
+    betas = settings.betas(sampler if isinstance(sampler, TunedPath) else None)
+    betas = betas.flip(0) if backwards else betas
     point = kept = start
     if at is not None and not start.t:
         at(start)
@@ -182,7 +183,7 @@ class AISLikelihood(Callback):
         every: iterations between two evaluations; the last iteration is evaluated as well. 0 turns it off.
         num_chains: AIS chains on all ranks together.
         num_temperatures: gradient evaluations a chain.
-        schedule: "linear" or "sigmoid".
+        schedule: "linear", "sigmoid", "geometric" or "adaptive", which needs ``pilot``.
         final_temperatures: gradient evaluations a chain in the evaluation after training, of the best weights.
         pilot: gradient evaluations a chain of a run before each estimate, which tunes the kernel for each beta; 0 for
             none.

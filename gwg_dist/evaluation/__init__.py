@@ -1,6 +1,6 @@
 """Plain functions of a target: annealed importance sampling, exact enumeration, likelihoods; how well chains mix."""
 
-from gwg_dist.evaluation.ais import AISResult, ais, ais_result, ais_start, beta_schedule, check_num_chains, summarize
+from gwg_dist.evaluation.ais import AISResult, ais, ais_result, ais_start, check_num_chains, summarize
 from gwg_dist.evaluation.annealing import AnnealPoint, anneal
 from gwg_dist.evaluation.assess import AISSettings, Assessment, assess, assessment_of, collapse_warning, describe
 from gwg_dist.evaluation.bennett import Bennett, bennett
@@ -18,6 +18,7 @@ from gwg_dist.evaluation.contacts import (
     zero_sum,
 )
 from gwg_dist.evaluation.distances import category_frequencies, marginal_rmse, mmd_squared
+from gwg_dist.evaluation.error_bars import Interval, interval_of_weights
 from gwg_dist.evaluation.exact import exact_log_prob, exact_log_z, unnormalised_log_prob
 from gwg_dist.evaluation.hidden import hidden_log_z, num_hidden_units
 from gwg_dist.evaluation.information import coupling_bound
@@ -38,6 +39,7 @@ from gwg_dist.evaluation.mixing import (
 from gwg_dist.evaluation.pilot import pilot_path
 from gwg_dist.evaluation.raise_ import RAISEResult, raise_log_likelihood
 from gwg_dist.evaluation.reverse import ReverseResult, reverse_ais
+from gwg_dist.evaluation.schedules import beta_schedule
 from gwg_dist.evaluation.scores import PointScores, score_points, single_site_changes
 from gwg_dist.evaluation.sides import Route, Settled, Sides, settled, sides_of
 from gwg_dist.evaluation.smc import SMCResult, smc
@@ -66,6 +68,7 @@ __all__ = [
     "Completion",
     "Estimate",
     "Integral",
+    "Interval",
     "Ladder",
     "Likelihood",
     "Link",
@@ -112,6 +115,7 @@ __all__ = [
     "frobenius",
     "hidden_log_z",
     "integrated_time",
+    "interval_of_weights",
     "judge",
     "label_probs",
     "ladder_of",

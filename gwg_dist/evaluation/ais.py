@@ -1,7 +1,7 @@
 """Annealed importance sampling (Neal, 2001) from the reference to the model.
 
 Forward AIS is unbiased for Z, so by Jensen's inequality it underestimates log Z on average and OVERestimates the
-likelihood; the fewer the temperatures, the more. Not implemented: reverse AIS, adaptive schedules.
+likelihood; the fewer the temperatures, the more.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 from gwg_dist.evaluation.annealing import AnnealPoint, anneal
-from gwg_dist.evaluation.tuned_path import TunedPath
+from gwg_dist.evaluation.error_bars import Interval, interval_of_weights, standard_error, weights_collapsed
+from gwg_dist.evaluation.tuned_path import TunedPath, betas_of
 from gwg_dist.samplers import Sampler, Target
 from gwg_dist.spaces import Space
 from gwg_dist.tools.distributed import gather_rows, rank, share, world_size
 
-SCHEDULES = ("linear", "sigmoid")
-LOW_ESS_FRACTION, LOW_ESS = 0.05, 5.0
 OPTIMISTIC = "forward AIS: log Z is low on average, so this likelihood is optimistic"
 
 
@@ -29,7 +28,7 @@ class AISResult(NamedTuple):
 
     Args:
         log_z: log of the mean weight, nats; p(x) = ref(x) exp(-E(x)) / Z with a normalised reference.
-        stderr: standard error of ``log_z`` by the delta method, nats.
+        stderr: standard error of ``log_z`` by the delta method, nats; too small where few weights carry the estimate.
         ess: effective sample size of the weights, (sum w)^2 / sum w^2.
         log_weights: ``(num_chains,)`` float64, of all ranks.
         codes: this rank's chains after the last temperature, ``(share, D)``.
@@ -48,32 +47,24 @@ class AISResult(NamedTuple):
     @property
     def collapsed(self) -> bool:
         """Whether so few weights carry the estimate that it is not to be believed."""
-        return not self.ess >= max(LOW_ESS_FRACTION * len(self.log_weights), LOW_ESS)
+        return weights_collapsed(self.ess, len(self.log_weights))
 
+    @property
+    def interval(self) -> Interval:
+        """Between which values log Z lies with a probability of 95 %, nats; without an upper end where collapsed."""
+        return interval_of_weights(self.log_weights)
 
-def beta_schedule(num_temperatures: int, schedule: str = "linear") -> Tensor:
-    """beta_0 = 0 < ... < beta_T = 1, ``(T + 1,)`` float64.
-
-    "linear", or "sigmoid": a logistic curve over [-4, 4] scaled to [0, 1], denser at both ends.
-
-    Raises:
-        ValueError: an unknown schedule, fewer than one temperature.
-    """
-    if num_temperatures < 1:
-        raise ValueError(f"num_temperatures must be positive, got {num_temperatures}")
-    betas = torch.linspace(0, 1, num_temperatures + 1, dtype=torch.float64)
-    if schedule == "linear":
-        return betas
-    if schedule != "sigmoid":
-        raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {schedule!r}")
-    curve = torch.sigmoid(8 * betas - 4)
-    return (curve - curve[0]) / (curve[-1] - curve[0])
+    @property
+    def error(self) -> float:
+        """The ± of people, nats: 1.96 of it reach the farther end of ``interval``, so infinite where collapsed."""
+        return standard_error(self.log_z, self.interval)
 
 
 def summarize(log_weights: Tensor) -> tuple[float, float, float]:
     """``(log_z, stderr, ess)`` of log weights ``(N,)``, in float64.
 
-    log_z = log mean w. stderr = std(w) / (sqrt(N) mean w), infinite for a single weight.
+    log_z = log mean w. stderr = std(w) / (sqrt(N) mean w), infinite for a single weight; see ``interval_of_weights``
+    for one that covers.
     """
     log_weights = log_weights.double()
     num = len(log_weights)
@@ -110,16 +101,16 @@ def ais(
         generator: this rank's own, on the device of the model.
         num_chains: AIS chains on all ranks together.
         num_temperatures: T.
-        schedule: see ``beta_schedule``.
+        schedule: see ``beta_schedule``; or "adaptive" for the one that a path's pilot run found.
         backend: see ``run_chain``.
 
     Raises:
         ValueError: a target without a reference, fewer chains than ranks, a bad schedule.
     """
-    betas = beta_schedule(num_temperatures, schedule)
+    path = sampler if isinstance(sampler, TunedPath) else None
+    betas = betas_of(path, num_temperatures, schedule)
     start = ais_start(target, generator=generator, num_chains=num_chains)
     points = anneal(target, sampler, start, betas, generator=generator, backend=backend)
-    path = sampler if isinstance(sampler, TunedPath) else None
     return ais_result(target.space, deque(points, maxlen=1).pop(), path)
 
 

@@ -1,7 +1,7 @@
 """Chains along a path of inverse temperatures, with the weight of every chain: the loop of annealed estimates.
 
 p_beta(x) ∝ ref(x) exp(beta f(x)) with f = -E. The loop is a generator: whoever asks for the next point decides about
-progress, stopping, resuming, the direction, and how long to go on. Not implemented: resampling, adaptive schedules.
+progress, stopping, resuming, the direction, and how long to go on.
 """
 
 from __future__ import annotations

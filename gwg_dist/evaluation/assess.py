@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from gwg_dist.batch import weighted_mean
-from gwg_dist.evaluation.ais import AISResult, ais, beta_schedule
+from gwg_dist.evaluation.ais import AISResult, ais
 from gwg_dist.evaluation.likelihood import Likelihood, likelihood_and_gain
 from gwg_dist.evaluation.pilot import check_pilot, pilot_path
 from gwg_dist.evaluation.reverse import reverse_ais
+from gwg_dist.evaluation.schedules import ADAPTIVE, check_schedule
 from gwg_dist.evaluation.sides import Sides, sides_of
-from gwg_dist.evaluation.tuned_path import TunedPath
+from gwg_dist.evaluation.tuned_path import TunedPath, betas_of
 from gwg_dist.samplers import Sampler, Target
 
 ERRORS_ABOVE_ZERO, ROUNDING = 4.0, 1e-3  # standard errors and nats above 0 that an estimate may have by chance
@@ -33,11 +34,13 @@ class AISSettings:
     Args:
         num_chains: AIS chains on all ranks together.
         num_temperatures: gradient evaluations a chain.
-        schedule: "linear" or "sigmoid".
-        pilot: gradient evaluations a chain of a run before, which tunes the kernel for each beta; 0 for none.
+        schedule: "linear", "sigmoid", "geometric", or "adaptive": from the pilot run, see ``even_knots``.
+        pilot: gradient evaluations a chain of a run before, which tunes the kernel for each beta; 0 for none. An
+            adaptive schedule takes as many again.
 
     Raises:
-        ValueError: fewer than two chains or one temperature, an unknown schedule, a pilot run that is too short.
+        ValueError: fewer than two chains or one temperature, an unknown schedule, a pilot run that is too short or
+            missing.
     """
 
     num_chains: int = 200
@@ -48,16 +51,21 @@ class AISSettings:
     def __post_init__(self) -> None:
         if self.num_chains < 2:
             raise ValueError(f"num_chains must be at least 2 for a standard error, got {self.num_chains}")
-        beta_schedule(self.num_temperatures, self.schedule)
+        if self.num_temperatures < 1:
+            raise ValueError(f"num_temperatures must be positive, got {self.num_temperatures}")
+        check_schedule(self.schedule)
         check_pilot(self.pilot)
+        if self.schedule == ADAPTIVE and not self.pilot:
+            raise ValueError("schedule adaptive needs a pilot run: pilot must be above 0, as 400")
 
-    def betas(self) -> Tensor:
-        """beta_0 = 0 < ... < beta_T = 1, ``(T + 1,)`` float64."""
-        return beta_schedule(self.num_temperatures, self.schedule)
+    def betas(self, path: TunedPath | None = None) -> Tensor:
+        """beta_0 = 0 < ... < beta_T = 1, ``(T + 1,)`` float64; an adaptive schedule is that of ``path``."""
+        return betas_of(path, self.num_temperatures, self.schedule)
 
     def for_kernel(self, sampler: Sampler) -> AISSettings:
-        """These settings, without a pilot run where ``sampler`` has nothing to tune."""
-        return self if sampler.annealed().tunable is not None else replace(self, pilot=0)
+        """These settings, without a pilot run where ``sampler`` has nothing to tune and the schedule is fixed."""
+        needed = self.schedule == ADAPTIVE or sampler.annealed().tunable is not None
+        return self if needed else replace(self, pilot=0)
 
     def path(
         self, target: Target, sampler: Sampler, *, generator: torch.Generator, backend: str = "auto"
@@ -65,7 +73,10 @@ class AISSettings:
         """The kernels that a pilot run finds, with a generator of its own; None where there is none."""
         if not self.for_kernel(sampler).pilot:
             return None
-        return pilot_path(target, sampler, generator=generator, num_temperatures=self.pilot, backend=backend)
+        return pilot_path(
+            target, sampler, generator=generator, num_temperatures=self.pilot, adaptive=self.schedule == ADAPTIVE,
+            backend=backend,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,7 +106,7 @@ class Assessment:
     def impossible(self) -> str | None:
         """The name of data whose log-likelihood is above 0, which no distribution over discrete points reaches."""
         for name, value in self.likelihoods.items():
-            if value.mean > max(ERRORS_ABOVE_ZERO * value.stderr, ROUNDING):
+            if value.mean > max(ERRORS_ABOVE_ZERO * self.estimate.stderr, ROUNDING):
                 return name
         return None
 
@@ -187,7 +198,7 @@ def describe(assessment: Assessment) -> str:
     estimate = assessment.estimate
     parts = [f"{name} {value.mean:.2f}" for name, value in assessment.likelihoods.items()]
     return (
-        f"log-likelihood {', '.join(parts)} ± {estimate.stderr:.2f} nats "
+        f"log-likelihood {', '.join(parts)} ± {estimate.error:.2f} nats "
         f"(AIS, {estimate.num_temperatures} temperatures, ESS {estimate.ess:.0f} of {len(estimate.log_weights)})"
     )
 

@@ -19,7 +19,7 @@ class Likelihood(NamedTuple):
 
     Args:
         mean: mean of log ref(x) - E(x) - log Z.
-        stderr: standard error that log Z brings; the data set is taken as it is.
+        stderr: error that log Z brings, see ``AISResult.error``; the data set is taken as it is.
         data_stderr: standard error that the finite data set brings, for comparing with other data.
         num: number of points.
     """
@@ -78,7 +78,7 @@ def likelihood_and_gain(
     found = []
     for values in (log_probs, log_probs - baseline[mine].to(log_probs)):
         mean, data_stderr = _mean_and_error(values, w)
-        found.append(Likelihood(mean - estimate.log_z, estimate.stderr, data_stderr, len(codes)))
+        found.append(Likelihood(mean - estimate.log_z, estimate.error, data_stderr, len(codes)))
     return found[0], found[1]
 
 

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gwg_dist.evaluation.ais import beta_schedule
 from gwg_dist.evaluation.annealing import anneal
 from gwg_dist.evaluation.exact import unnormalised_log_prob
 from gwg_dist.evaluation.reverse import reverse_start
+from gwg_dist.evaluation.schedules import beta_schedule
 from gwg_dist.evaluation.tuned_path import TunedPath
 from gwg_dist.samplers import Sampler, Target
 from gwg_dist.tools.distributed import gather_rows

@@ -13,9 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gwg_dist.evaluation.ais import beta_schedule, summarize
+from gwg_dist.evaluation.ais import summarize
 from gwg_dist.evaluation.annealing import AnnealPoint, anneal
-from gwg_dist.evaluation.tuned_path import TunedPath
+from gwg_dist.evaluation.error_bars import Interval, interval_of_weights, standard_error, weights_collapsed
+from gwg_dist.evaluation.tuned_path import TunedPath, betas_of
 from gwg_dist.samplers import Sampler, Target
 from gwg_dist.tools.distributed import gather_rows, rank, share, world_size
 
@@ -25,7 +26,7 @@ class ReverseResult(NamedTuple):
 
     Args:
         log_z: -log of the mean weight, nats; high on average where the points were exact samples.
-        stderr: standard error of ``log_z`` by the delta method, nats.
+        stderr: standard error of ``log_z`` by the delta method, nats; too small where few weights carry the estimate.
         ess: effective sample size of the weights, (sum w)^2 / sum w^2.
         log_weights: ``(N,)`` float64, of all ranks; their mean exponential is 1 / Z in expectation.
         num_temperatures: temperatures done, each a gradient evaluation a chain.
@@ -36,6 +37,21 @@ class ReverseResult(NamedTuple):
     ess: float
     log_weights: Tensor
     num_temperatures: int
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether so few weights carry the estimate that it is not to be believed."""
+        return weights_collapsed(self.ess, len(self.log_weights))
+
+    @property
+    def interval(self) -> Interval:
+        """Between which values log Z lies with a probability of 95 %, nats, where the points were exact samples."""
+        return interval_of_weights(self.log_weights).turned()
+
+    @property
+    def error(self) -> float:
+        """The ± of people, nats: 1.96 of it reach the farther end of ``interval``, so infinite where collapsed."""
+        return standard_error(self.log_z, self.interval)
 
 
 def reverse_ais(
@@ -70,7 +86,8 @@ def reverse_ais(
     Raises:
         ValueError: a target without a reference, fewer points than ranks, points of another space, a bad schedule.
     """
-    betas = beta_schedule(num_temperatures, schedule).flip(0)
+    path = sampler if isinstance(sampler, TunedPath) else None
+    betas = betas_of(path, num_temperatures, schedule).flip(0)
     points = anneal(target, sampler, reverse_start(target, codes), betas, generator=generator, backend=backend)
     return reverse_result(deque(points, maxlen=1).pop())
 

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gwg_dist.evaluation.ais import ais_start, beta_schedule
+from gwg_dist.evaluation.ais import ais_start
 from gwg_dist.evaluation.annealing import AnnealPoint, anneal
-from gwg_dist.evaluation.tuned_path import TunedPath
+from gwg_dist.evaluation.tuned_path import TunedPath, betas_of
 from gwg_dist.samplers import Sampler, Target
 from gwg_dist.tools.distributed import gather_rows
 
@@ -91,7 +91,7 @@ def smc(
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must lie in [0, 1], got {threshold}")
-    betas = beta_schedule(num_temperatures, schedule)
+    betas = betas_of(sampler if isinstance(sampler, TunedPath) else None, num_temperatures, schedule)
     start = ais_start(target, generator=generator, num_chains=num_chains)
     population = Population(start, torch.arange(len(start.x), device=start.x.device), 0)
     while population.point.t < num_temperatures:

@@ -31,6 +31,7 @@ class Unfinished(NamedTuple):
         generators: state of every rank's generator, ``(ranks, bytes)`` uint8.
         pilot: gradient evaluations a chain of the pilot run that came before; 0 for none.
         values: what it found, see ``TunedPath``; empty where there was none.
+        knots: its schedule, see ``TunedPath``; empty where it is a fixed one.
         origin: of the kernel, see ``origin``; None where it is not known.
     """
 
@@ -42,6 +43,7 @@ class Unfinished(NamedTuple):
     generators: Tensor
     pilot: int = 0
     values: tuple[float, ...] = ()
+    knots: tuple[float, ...] = ()
     origin: dict[str, Any] | None = None
 
 
@@ -65,10 +67,10 @@ def set_aside(
     state = point.generator_state[None].to(point.x.device)
     packed, log_weights, generators = (gather_rows(part).cpu() for part in (packed, point.log_weights, state))
     path = None if sampler is None else path_of(sampler)
-    values, found = ((), None) if path is None else (path.values, origin(path.sampler))
+    values, knots, found = ((), (), None) if path is None else (path.values, path.knots, origin(path.sampler))
     return Unfinished(
         settings.num_temperatures, settings.schedule, point.t, packed, log_weights, generators, settings.pilot,
-        values, found,
+        values, knots, found,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from gwg_dist.evaluation.ais import LOW_ESS
+from gwg_dist.evaluation.error_bars import LOW_ESS
 from gwg_dist.evaluation.sides import Sides
 
 EXACT, AGREED, GAP, UNQUOTABLE = "exact", "agreed", "gap", "not to be quoted"

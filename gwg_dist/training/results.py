@@ -57,7 +57,7 @@ def assessment_table(assessment: Assessment, space: Space, *, title: str) -> Tab
         f"{num} chains",
         f"T = {estimate.num_temperatures}",
         f"log Z {estimate.log_z:.2f}",
-        f"{estimate.stderr:.2f}",
+        f"{estimate.error:.2f}",
         f"ESS {estimate.ess:.0f}",
         "",
     )
@@ -71,13 +71,14 @@ def assessment_json(assessment: Assessment, space: Space, checkpoint: dict[str, 
         "iteration": checkpoint["global_step"],
         "unit": "nats",
         "note": OPTIMISTIC,
-        "likelihood": {name: value._asdict() for name, value in assessment.likelihoods.items()},
+        "likelihood": {name: plain(value._asdict()) for name, value in assessment.likelihoods.items()},
         "reference": assessment.reference,
         "bits_per_dim": {name: bits_per_dim(-v.mean, space) for name, v in assessment.likelihoods.items()},
         "verdict": Verdict.of(assessment, space).json(),
         "ais": {
             "log_z": assessment.estimate.log_z,
             "stderr": assessment.estimate.stderr,
+            "interval": [end if math.isfinite(end) else None for end in assessment.estimate.interval],
             "ess": assessment.estimate.ess,
             "collapsed": assessment.collapsed,
             "num_chains": len(assessment.estimate.log_weights),
@@ -87,11 +88,23 @@ def assessment_json(assessment: Assessment, space: Space, checkpoint: dict[str, 
     }
 
 
+def plain(values: dict[str, float]) -> dict[str, float | None]:
+    """The same numbers as JSON has them: null for those that are not finite."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
 def pilot_json(path: TunedPath | None) -> dict[str, Any]:
     """What a pilot run found: the field that depends on beta, and its values in equal parts of [0, 1]."""
     if path is None:
         return {}
-    return {"pilot": {"kernel": str(path.sampler), "field": path.sampler.tunable, "values": list(path.values)}}
+    return {
+        "pilot": {
+            "kernel": str(path.sampler),
+            "field": path.sampler.tunable,
+            "values": list(path.values),
+            "knots": list(path.knots),
+        }
+    }
 
 
 def report(

@@ -76,6 +76,7 @@ class Round(NamedTuple):
         forward: log weights, ``(N,)``; None where the forward side is not done.
         ends: packed ends of the forward chains.
         values: of the pilot run, see ``TunedPath``; None where there was none.
+        knots: its schedule, see ``TunedPath``; empty where it is a fixed one.
         starts: packed points that reverse runs begin at.
         drift: see ``Sides``.
         reverse: log weights, ``(M,)``; None where the reverse side is not done.
@@ -87,6 +88,7 @@ class Round(NamedTuple):
     forward: Tensor | None = None
     ends: Tensor | None = None
     values: tuple[float, ...] | None = None
+    knots: tuple[float, ...] = ()
     starts: Tensor | None = None
     drift: float = float("nan")
     reverse: Tensor | None = None
@@ -186,8 +188,9 @@ class Rounds:
         """Take the forward side of the first round from an estimate that is done."""
         if self.state.now.forward is None:
             ends = gather_rows(self.module.space.pack(estimate.codes)).cpu()
-            values = None if estimate.path is None else estimate.path.values
-            self.state.now = self.state.now._replace(forward=estimate.log_weights, ends=ends, values=values)
+            values, knots = (None, ()) if estimate.path is None else (estimate.path.values, estimate.path.knots)
+            known = {"forward": estimate.log_weights, "ends": ends, "values": values, "knots": knots}
+            self.state.now = self.state.now._replace(**known)
 
     def go(self) -> Assessment | None:
         """Do rounds until they are enough; None where ``stop`` said so before the first was done."""
@@ -218,7 +221,7 @@ class Rounds:
         module, space, target = self.module, self.module.space, self.module.target
         mine = share(len(done.ends), rank(), world_size())
         ends = space.unpack(done.ends[mine].to(module.device))
-        path = None if done.values is None else TunedPath(module.sampler.annealed(), tuple(done.values))
+        path = self._path(done)
         forward = AISResult(*summarize(done.forward), done.forward, ends, done.num_temperatures, path)
         with in_eval_mode(module):
             splits = held_out(self.run.data.splits)
@@ -232,9 +235,15 @@ class Rounds:
             starts = space.unpack(done.starts.to(module.device))
             data = [codes for codes, _ in splits.values()]
             sides = sides_of(forward, reverse, target, starts, data, drift=done.drift)
-        betas = replace(self.wanted.settings, num_temperatures=done.num_temperatures).betas()
+        betas = replace(self.wanted.settings, num_temperatures=done.num_temperatures).betas(path)
         traces = done.traces(betas)
         return replace(found, sides=sides if traces is None else replace(sides, ladder=ladder_of(*traces)))
+
+    def _path(self, done: Round) -> TunedPath | None:
+        """What a round's pilot run found."""
+        if done.values is None:
+            return None
+        return TunedPath(self.module.sampler.annealed(), tuple(done.values), tuple(done.knots))
 
     def _round(self) -> bool:
         """The rest of the present round; whether it came to its end."""
@@ -285,7 +294,7 @@ class Rounds:
         assert now.starts is not None
         settings = replace(settings, num_chains=len(now.starts))
         kernel = module.sampler.annealed()
-        sampler = kernel if now.values is None else TunedPath(kernel, tuple(now.values))
+        sampler = self._path(now) or kernel
         generator = make_generator(
             module.seed, "reverse", self.iteration, settings.num_temperatures, rank(), device=module.device
         )

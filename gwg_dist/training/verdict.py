@@ -80,7 +80,8 @@ class Verdict(NamedTuple):
 
     def json(self) -> dict[str, Any]:
         """As plain numbers; null for what is not known."""
-        return {name: None if value != value else value for name, value in self._asdict().items()}
+        known = self._asdict().items()
+        return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in known}
 
 
 class Advice(NamedTuple):
