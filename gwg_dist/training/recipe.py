@@ -7,6 +7,7 @@ of the points.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ AUTO = "auto"
 NUM_ITERATIONS = 6000
 MAX_RBM_SITES, HIDDEN_PER_SITE = 80, 3
 MAX_COUPLINGS = 2**24
+MANY_CATEGORIES = 32  # from which on a network reads a site as a few numbers
 MIN_STEPS, MAX_STEPS, SITES_PER_STEP = 10, 50, 10
 MIN_REST, MAX_REST, VISITS = 5, 100, 300
 MAX_WARMUP, COOLDOWN = 100, 0.3
@@ -78,8 +80,15 @@ def energy(config: Namespace, data: DiscreteData) -> Iterator[Choice]:
         name = "IsingEnergy" if isinstance(space, Binary) else "PottsEnergy"
         yield Choice("model.energy", {"class_path": f"gwg_dist.energies.{name}"}, f"all pairs: {couplings:,} couplings")
     else:
-        value = {"class_path": "gwg_dist.energies.MLPEnergy"}
-        yield Choice("model.energy", value, f"too large for all pairs: {couplings:,} couplings")
+        value, reason = (
+            {"class_path": "gwg_dist.energies.MLPEnergy"},
+            f"too large for all pairs: {couplings:,} couplings",
+        )
+        if space.width >= MANY_CATEGORIES:
+            size = math.ceil(math.log(space.width, 4))
+            value["init_args"] = {"num_embedding": size}  # pyright: ignore[reportArgumentType]
+            reason += f"; {size} numbers for the {space.width} categories of a site"
+        yield Choice("model.energy", value, reason)
 
 
 def kernel_steps(config: Namespace, data: DiscreteData) -> Iterator[Choice]:

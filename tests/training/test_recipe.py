@@ -234,3 +234,13 @@ def test_killed_while_it_measures_a_run_begins_again(tmp_path: Path, monkeypatch
     assert steps == yaml.safe_load((tmp_path / "run/config.yaml").read_text())["trainer"]["max_steps"]
     monkeypatch.setattr(budget, "measure", lambda *_: pytest.fail("measured again"))
     fit.main(args)  # finished, and said to have been
+
+
+def test_a_network_reads_many_categories_as_a_few_numbers() -> None:
+    def embedding(space: Space) -> object:
+        return chosen(space)["model.energy"]["init_args"]["num_embedding"]  # pyright: ignore
+
+    assert embedding(Categorical((28, 20), 256)) == 4
+    assert embedding(Categorical((28, 20), 64)) == 3
+    assert embedding(Categorical((28, 20), 16)) is None
+    assert embedding(Binary(4097)) is None
