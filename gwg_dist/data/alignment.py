@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gwg_dist.data.aligned import LEAST, is_unknown, sites_of
-from gwg_dist.data.alphabets import GAP, NO_CODE
+from gwg_dist.data.alphabets import GAP, NO_CODE, Alphabet
 from gwg_dist.data.base import DiscreteData, Splits, split_rows
 from gwg_dist.data.clusters import whole_clusters
 from gwg_dist.data.distances import matrix_size, read_distances
-from gwg_dist.data.families import Reading, holds_family, read_family
+from gwg_dist.data.families import Family, Reading, holds_family, read_family
 from gwg_dist.data.files import check_held_out
 from gwg_dist.data.identity import compare
 from gwg_dist.data.sequences import SUFFIXES, holds_sequences, read_sequences, write_fasta
-from gwg_dist.spaces import Binary, Categorical
+from gwg_dist.spaces import Binary, Categorical, Space
 from gwg_dist.tools.errors import InputError
 
 WEIGHTS, SPLITS, DUPLICATES = ("auto", "identity", "file", "none"), ("clusters", "rows"), ("keep", "merge")
@@ -106,6 +106,21 @@ class Alignment(DiscreteData):
         if distances is None and holds_family(Path(path).expanduser()) and matrix_size(path) is not None:
             distances = path
         self._distances = None if distances is None else self._read_distances(distances, chain)
+
+    def kept(self) -> dict[str, Any]:
+        family = self._family
+        known = {"letters": self.alphabet, "columns": family.columns.tolist(), "width": family.width}
+        return {**super().kept(), **known, "reference": family.reference, "unknown": self._unknown}
+
+    @classmethod
+    def of_kept(cls, space: Space, kept: dict[str, Any]) -> DiscreteData:
+        found = cls.__new__(cls)
+        DiscreteData.__init__(found, space)
+        found.take_kept(kept)
+        columns, none = np.array(kept["columns"], dtype=np.int64), np.empty((0, space.num_sites), np.uint8)
+        found._family = Family([], none, Alphabet(kept["letters"]), columns, kept["width"], kept["reference"], None, [])
+        found._unknown, found._distances = kept["unknown"], None
+        return found
 
     # -- what the field calls its data --------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -148,6 +148,34 @@ class DiscreteData(LightningDataModule, ABC):
             self._splits = splits
         return self._splits
 
+    def kept(self) -> dict[str, Any]:
+        """What checkpoints keep, for questions to the model when the data are gone: plain values, see ``of_kept``.
+
+        A class that overrides ``encode_file`` or the names of categories overrides both.
+        """
+        grey = None if self.grey is None else list(self.grey)
+        return {"class": class_name(type(self)), "values": self.values, "order": self.order, "grey": grey}
+
+    @classmethod
+    def of_kept(cls, space: Space, kept: dict[str, Any]) -> DiscreteData:
+        """A data set without points that reads, writes and names codes as the one did whose ``kept()`` this is.
+
+        Args:
+            space: where its points lived.
+            kept: what ``kept()`` was.
+
+        Raises:
+            KeyError: something is missing in it.
+        """
+        found = _NoPoints(space)
+        found.take_kept(kept)
+        return found
+
+    def take_kept(self, kept: dict[str, Any]) -> None:
+        """Take what every data set keeps; what is missing is None."""
+        self.values, self.order = kept.get("values"), kept.get("order")
+        self.grey = None if kept.get("grey") is None else Grey(*kept["grey"])
+
     # -- questions to a model: what another file, a site and a category are called ------------------------------------
 
     def encode_file(self, path: str | Path, *, missing_as: int | None = None) -> tuple[Tensor, list[str]]:
@@ -281,6 +309,13 @@ class DiscreteData(LightningDataModule, ABC):
         return DataLoader(_Iterations(self), batch_size=None)
 
 
+class _NoPoints(DiscreteData):
+    """A space without data."""
+
+    def load(self) -> Splits:
+        raise InputError("the run's data are gone")
+
+
 class _Iterations(IterableDataset[Batch]):
     """The endless stream of batches, from the trainer's current iteration on."""
 
@@ -292,6 +327,11 @@ class _Iterations(IterableDataset[Batch]):
         while True:
             yield self.data.batch(iteration)
             iteration += 1
+
+
+def class_name(kind: type[DiscreteData]) -> str:
+    """The name of a class with that of its module."""
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def check_weights(weights: Tensor, num: int, name: str = "weights") -> None:

@@ -75,6 +75,8 @@ def read_arrays(path: str | Path, name: str) -> dict[str, np.ndarray]:
     path = existing(path, name)
     if path.suffix.lower() not in (".npz", ".npy"):
         raise InputError(f"{name}: expected a .npz or .npy file, got {path}")
+    if not path.stat().st_size:
+        raise InputError(f"{name}: {path} is empty")
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from gwg_dist.data.cells import DELIMITERS, Cells, is_number, read_cells, write_
 from gwg_dist.data.coding import Coded, Coding, code
 from gwg_dist.data.files import check_held_out, existing, read_arrays, read_text
 from gwg_dist.data.points import MISSING_CELLS, values_of
+from gwg_dist.spaces import Space
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.files import replacing
 
@@ -84,6 +86,7 @@ class Table(DiscreteData):
         self.held_out = check_held_out(held_out)
         self.binarization = binarization
         self.book: Codebook | None = None
+        self.header: list[str] = []
         cells = None
         if sizes == "own" or (sizes == "auto" and how == Coding()):
             cells = _categories(path, own=sizes == "own" or choice != Choice())
@@ -111,6 +114,18 @@ class Table(DiscreteData):
         columns = len(arrays) > 1 and all(array.ndim == 1 for array in arrays)
         text = len(arrays) == 1 and all(array.ndim == 2 and array.dtype.kind == "U" for array in arrays)
         return text or (columns and len({len(array) for array in arrays}) == 1)
+
+    def kept(self) -> dict[str, Any]:
+        book = None if self.book is None else asdict(self.book)
+        return {**super().kept(), "book": book, "header": self.header}
+
+    @classmethod
+    def of_kept(cls, space: Space, kept: dict[str, Any]) -> DiscreteData:
+        found = cls.__new__(cls)
+        DiscreteData.__init__(found, space)
+        found.take_kept(kept)
+        found.header, found.book = kept["header"], None if kept["book"] is None else Codebook(**kept["book"])
+        return found
 
     def load(self) -> Splits:
         return self._coded.cut(held_out=self.held_out, binarization=self.binarization)

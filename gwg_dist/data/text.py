@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from string import ascii_lowercase
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gwg_dist.data.base import DiscreteData, Splits
 from gwg_dist.data.files import check_held_out, read_text
-from gwg_dist.spaces import Binary, Categorical
+from gwg_dist.spaces import Binary, Categorical, Space
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.files import replacing
 
@@ -76,7 +76,6 @@ class Text(DiscreteData):
         else:
             symbols = _found(text, max_symbols, where) if alphabet == FOUND else alphabet
         self.symbols = symbols
-        self._missing = None if MISSING in symbols else MISSING
         self._codes = self._coded(text, where)
         windows = len(text) // length
         if windows < 3:
@@ -87,6 +86,21 @@ class Text(DiscreteData):
         self.notes = [f"text of {len(text):,} characters, {len(symbols)} symbols {shown!r}"]
         if foreign:
             self.notes.append("few characters are letters a to z: --data.alphabet=found takes those that occur")
+
+    @property
+    def _missing(self) -> str | None:
+        return None if MISSING in self.symbols else MISSING
+
+    def kept(self) -> dict[str, Any]:
+        return {**super().kept(), "symbols": self.symbols, "letters": self._letters}
+
+    @classmethod
+    def of_kept(cls, space: Space, kept: dict[str, Any]) -> DiscreteData:
+        found = cls.__new__(cls)
+        DiscreteData.__init__(found, space)
+        found.take_kept(kept)
+        found.symbols, found._letters = kept["symbols"], kept["letters"]
+        return found
 
     def load(self) -> Splits:
         length = self.space.num_sites

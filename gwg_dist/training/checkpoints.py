@@ -167,7 +167,7 @@ class RunCheckpoints(Checkpoint):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         assert isinstance(pl_module, EBMModule)
-        checkpoint["gwg_dist"] = identity(pl_module)
+        checkpoint["gwg_dist"] = identity(pl_module) | {"data": pl_module.data.kept()}
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_value": self.best_value, "best_step": self.best_step, "yardstick": self.yardstick}

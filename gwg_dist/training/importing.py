@@ -88,6 +88,7 @@ def import_model(model: ModelFile, folder: Path, data: str | None, trust: str) -
         raise InputError(f"file: its settings are damaged: {error}") from error
     if data is not None:
         config["data"] = picked_data(data, trust)
+        identity.pop("data", None)  # the words of other data
     elif not there.exists() and model.samples is not None:
         say(f"the data {there} are not here: the samples of the model stand for them; --data names others")
         config["data"] = samples_as_data(model.samples, space, folder, model.texts.get("alphabet"))

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from gwg_dist.callbacks import adapt
 from gwg_dist.data import DiscreteData, Splits
+from gwg_dist.data.base import class_name
 from gwg_dist.data.paths import class_of
 from gwg_dist.module import EBMModule
 from gwg_dist.spaces import Space, read_space
+from gwg_dist.tools.commands import subclasses
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.terminal import say
 from gwg_dist.training.checkpoints import newest_checkpoint
@@ -60,8 +62,11 @@ def load_run(run: str | Path, checkpoint: str = "best", *, device: str | None = 
         raise InputError(f"{config_path}: {parser.explain(str(error))}") from error
     path, contents = newest_checkpoint(path)
     batch_size = config.data.get("init_args.batch_size") or 1
-    data = _DataOfRun(stored_space(contents), lambda: instantiate_data(parser, config), batch_size=batch_size)
-    kind = class_of(config.data)
+    space = stored_space(contents)
+    kept = contents["gwg_dist"].get("data", {})
+    kind = _kind_named(kept.get("class", "")) or class_of(config.data)
+    words = _words(kept, kind, space)
+    data = _DataOfRun(words, kept, lambda: instantiate_data(parser, config), batch_size=batch_size)
     data.beside, data.has_lines, data.is_aligned = kind.beside, kind.has_lines, kind.is_aligned
     objects = instantiate(parser, config, data=data)
     module: EBMModule = objects.model
@@ -79,16 +84,20 @@ class _DataOfRun(DiscreteData):
     """The data of a run that are read when somebody asks for points; their file may be gone until then.
 
     Args:
-        space: where the run's model lives.
+        words: a data set without points in the space of the run's model that knows what ``kept`` says.
+        kept: what the checkpoint keeps of the data set; empty where it is from before it kept anything.
         make: makes the data set that the run's settings name.
         batch_size: points in an iteration, on all ranks together.
     """
 
-    def __init__(self, space: Space, make: Callable[[], DiscreteData], *, batch_size: int) -> None:
-        super().__init__(space, batch_size=batch_size)
+    def __init__(
+        self, words: DiscreteData, kept: dict[str, Any], make: Callable[[], DiscreteData], *, batch_size: int
+    ) -> None:
+        super().__init__(words.space, batch_size=batch_size)
         self._make = make
         self._made: DiscreteData | None = None
-        self._codes_alone: DiscreteData | None = None
+        self._words, self._kept = words, kept
+        self._read_by: DiscreteData | None = None
 
     def prepare_data(self) -> None:
         self._data().prepare_data()
@@ -97,7 +106,7 @@ class _DataOfRun(DiscreteData):
         return self._data().splits
 
     def encode_file(self, path: str | Path, *, missing_as: int | None = None) -> tuple[Tensor, list[str]]:
-        """As the run's own data set reads it; as a file of codes where the data are gone."""
+        """As the run's own data set reads it, or, where that is gone, as the checkpoint knows it."""
         return self._reader().encode_file(path, missing_as=missing_as)
 
     @property
@@ -135,14 +144,19 @@ class _DataOfRun(DiscreteData):
         return self._reader().lines(codes)
 
     def _reader(self) -> DiscreteData:
-        """The data set itself, or where its file is gone, one that knows codes alone."""
-        if self._codes_alone is None:
+        """The data set itself; where its file is gone, or has other words by now, what the checkpoint keeps of it."""
+        if self._read_by is None:
             try:
-                return self._data()
+                self._read_by = made = self._data()
+                if self._kept and self._kept != made.kept():
+                    if self._kept["class"] == class_name(type(made)):
+                        say("the words of the run's data have changed: those that the run learnt from are taken")
+                    self._read_by = self._words
             except InputError as error:
-                say(f"{error}; points are read and written as codes")
-                self._codes_alone = _Codes(self.space)
-        return self._codes_alone
+                how = "as the run's checkpoint knows them" if self._kept else "as codes"
+                say(f"{error}; points are read and written {how}")
+                self._read_by = self._words
+        return self._read_by
 
     def __getattr__(self, name: str) -> Any:
         """What only the data set itself knows, such as the couplings of ``IsingSamples``."""
@@ -160,11 +174,19 @@ class _DataOfRun(DiscreteData):
         return self._made
 
 
-class _Codes(DiscreteData):
-    """A space without data."""
+def _kind_named(name: str) -> type[DiscreteData] | None:
+    """The class of data of this name, where it has been imported."""
+    return next((kind for kind in subclasses(DiscreteData) if class_name(kind) == name), None)
 
-    def load(self) -> Splits:
-        raise InputError("the run's data are gone")
+
+def _words(kept: dict[str, Any], kind: type[DiscreteData], space: Space) -> DiscreteData:
+    """A data set without points out of what a checkpoint keeps. Raises InputError where that is damaged."""
+    if not kept:
+        return DiscreteData.of_kept(space, kept)
+    try:
+        return kind.of_kept(space, kept)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"the checkpoint is damaged: what it keeps of the data cannot be read: {error}") from error
 
 
 def stored_space(checkpoint: dict[str, Any]) -> Space:
