@@ -116,6 +116,13 @@ class EBMModule(LightningModule):
         self.chain_ends: Tensor | None = None
         self._watched: tuple[ChainResult, Tensor] | None = None
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Lightning notes here which hook runs, dozens of times an iteration; a module's own way takes longer."""
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One iteration: chains move where the objective needs them, then the loss of this rank's share."""
         chain = None
@@ -132,6 +139,10 @@ class EBMModule(LightningModule):
         self.stats = IterationStats.of(result, batch, chain)._replace(lag=lag)
         # DDP averages over ranks; shares may differ by one, so each loss counts by its share of the global batch.
         return result.loss * (len(batch.codes) * world_size() / self.data.batch_size)
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
+        """The optimizer has the parameters of the energy and no others."""
+        self.energy.zero_grad()
 
     def optimizer_step(
         self,

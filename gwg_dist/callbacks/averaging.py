@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -30,7 +30,7 @@ class AveragedWeights(WeightAveraging):
     def __init__(self, *, decay: float = 0.999) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"decay must lie in [0, 1), got {decay}")
-        super().__init__(use_buffers=False, avg_fn=partial(averaged, decay))
+        super().__init__(use_buffers=False, multi_avg_fn=partial(average_all, decay))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -49,5 +49,17 @@ class AveragedWeights(WeightAveraging):
 
 def averaged(decay: float, average: Tensor, weights: Tensor, num: Tensor | int) -> Tensor:
     """The average with ``weights`` taken in, after ``num`` others; without waiting for a GPU."""
-    num = torch.as_tensor(num, dtype=weights.dtype, device=weights.device)
-    return average.to(weights.dtype).lerp(weights, 1 - ((1 + num) / (10 + num)).clamp(max=decay))
+    return average.to(weights.dtype).lerp(weights, share_of_new(decay, torch.as_tensor(num), weights))
+
+
+def average_all(decay: float, averages: Sequence[Tensor], weights: Sequence[Tensor], num: Tensor) -> None:
+    """``averaged`` for tensors of one device and precision, written over the averages; one share serves all."""
+    share = share_of_new(decay, num, weights[0])
+    for average, new in zip(averages, weights, strict=True):
+        average.lerp_(new, share)
+
+
+def share_of_new(decay: float, num: Tensor, like: Tensor) -> Tensor:
+    """1 - min(decay, (1 + t) / (10 + t)) after t = ``num``, 0-d, in the precision of ``like``."""
+    num = num.to(like)
+    return 1 - ((1 + num) / (10 + num)).clamp(max=decay)

@@ -248,8 +248,13 @@ class DiscreteData(LightningDataModule, ABC):
         names = self.category_names()
         return ["".join(names[site][k] for site, k in enumerate(row)) for row in codes.tolist()]
 
-    def train_codes(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Codes of training points; images that are binarised dynamically draw them here."""
+    def train_codes(self, rows: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Codes of training points; images that are binarised dynamically draw them here.
+
+        Args:
+            rows: numbers of the points.
+            generator: of the draws; codes need none.
+        """
         points = self.splits.train[rows]
         if points.is_floating_point():
             return (torch.rand(points.shape, generator=generator) < points).to(torch.uint8)
@@ -286,7 +291,8 @@ class DiscreteData(LightningDataModule, ABC):
             order = torch.randperm(len(self.splits.train), generator=make_generator(self.seed, "data order", epoch))
             self._order = (epoch, order)
         rows = self._order[1][index * self.batch_size : (index + 1) * self.batch_size]
-        codes = self.train_codes(rows, make_generator(self.seed, "data noise", iteration))
+        drawn = self.splits.train.is_floating_point()
+        codes = self.train_codes(rows, make_generator(self.seed, "data noise", iteration) if drawn else None)
         weights = torch.ones(len(rows))
         if self.splits.train_weights is not None:
             weights = self.splits.train_weights[rows].double()

@@ -90,6 +90,10 @@ class Kernel(ABC):
         """The last state of a run, in memory that no later run writes over."""
         return state
 
+    def finish(self, state: Any) -> Any:
+        """What is left of the last state of a run that does not go on: ``x``, ``f`` and ``beta`` at least."""
+        return self.release(state)
+
 
 class Sampler(Kernel):
     """A kernel that a user picks: a frozen dataclass of settings.

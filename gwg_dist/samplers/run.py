@@ -25,7 +25,7 @@ class ChainResult(NamedTuple):
     """Where chains ended and how they moved.
 
     Args:
-        state: the kernel's last state; ``state.x`` and ``state.f`` are what others read.
+        state: what is left of the kernel's last state; ``state.x`` and ``state.f`` are what others read.
         accept_prob: mean acceptance probability over the steps, ``(B,)`` float64.
         hops: mean number of changed sites a step, ``(B,)`` float64.
         swap_prob: mean probability of swaps with chains at other betas, ``(B,)``; None where there are none.
@@ -153,7 +153,7 @@ def run_chain(
             state, info = kernel.step(target, state, kernel.draw(state, generator))
             accept_prob += info.accept_prob
             hops += info.hops
-        state = kernel.release(state)
+        state = kernel.finish(state)
     count = max(num_steps, 1)
     return ChainResult(cast(State, state), accept_prob / count, hops / count)
 

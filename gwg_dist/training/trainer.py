@@ -22,6 +22,7 @@ from gwg_dist.training.checkpoints import AtomicCheckpointIO, RunCheckpoints
 from gwg_dist.training.interruption import Interruption
 from gwg_dist.training.limit import time_limit
 from gwg_dist.training.logs import MetricsFile, TensorBoardFile
+from gwg_dist.training.overhead import NoProfiler, without_empty_hooks
 from gwg_dist.training.processes import ChainDDP, SameStart
 from gwg_dist.training.processes import environment as launched_environment
 
@@ -64,8 +65,9 @@ def make_trainer(
     settings["strategy"] = strategy or strategy_of(config, settings)
     environment = environment or launched_environment()
     plugins = [*_listed(settings.pop("plugins", None)), AtomicCheckpointIO(), *([environment] if environment else [])]
+    without_empty_hooks(all_callbacks)
     trainer = Trainer(
-        **settings,
+        **{"profiler": NoProfiler(), **{name: value for name, value in settings.items() if value is not None}},
         callbacks=all_callbacks,
         plugins=plugins,
         default_root_dir=folder,

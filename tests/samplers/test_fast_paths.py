@@ -16,7 +16,7 @@ from gwg_dist.reference import Reference
 from gwg_dist.samplers import DMALA, GWG, PAS, Info, SurrogateGWG, Target, plan_chains, run_chain
 from gwg_dist.samplers.block_gibbs import BlockGibbs
 from gwg_dist.samplers.conditionals import PairConditionals
-from gwg_dist.samplers.fast import fastest, native
+from gwg_dist.samplers.fast import binary, fastest, native
 from gwg_dist.samplers.fast.binary import BinaryGWG
 from gwg_dist.samplers.fast.dense import DensePairGWG
 from gwg_dist.samplers.fast.in_place import InPlaceGWG, MoveNoise
@@ -443,3 +443,33 @@ def test_block_gibbs_names_the_energy_that_it_cannot_sweep() -> None:
     target = Target(MLPEnergy(Binary(9)))
     with pytest.raises(ValueError, match=r"BlockGibbs needs .* such as IsingTorusEnergy or PottsEnergy; got MLPEnergy"):
         run_chain(BlockGibbs(), target, torch.zeros(2, 9), num_steps=1, generator=torch.Generator())
+
+
+@needs_a_compiler
+@pytest.mark.parametrize("name", ["rbm", "mlp"])
+def test_memory_of_a_run_serves_the_next_run_and_nobody_else(name: str) -> None:
+    """Neither what a run returned nor a run that is going on is touched by another; new weights are taken up."""
+    target = with_reference(CASES[name][1], spread=CASES[name][2])
+    x = target.encode(target.space.all_codes())
+
+    def run(seed: int, inner: bool = False) -> tuple[Tensor, Tensor]:
+        def look(t: int, state: Any) -> None:
+            if inner:
+                run(9)
+
+        generator = torch.Generator().manual_seed(seed)
+        chain = run_chain(GWG(), target, x, num_steps=5, generator=generator, before_step=look)
+        return chain.x, chain.state.f
+
+    binary.FREE.clear()
+    first = run(0)
+    kept = [part.clone() for part in first]
+    run(1)
+    for found in (first, run(0), run(0, inner=True)):
+        assert all(map(torch.equal, found, kept))
+    with torch.no_grad():
+        next(target.energy.parameters()).mul_(-1.5)
+    again = run(0)
+    binary.FREE.clear()
+    assert all(map(torch.equal, again, run(0)))
+    assert not torch.equal(again[1], kept[1])
