@@ -1,12 +1,14 @@
 """What is left out around an iteration is what does nothing."""
 
+from typing import Any
+
 from lightning.pytorch.callbacks import Callback, LambdaCallback
 
 from gwg_dist.training.overhead import HOOKS, without_empty_hooks
 
 
 class Watch(Callback):
-    def on_train_batch_end(self, *args) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Here something may happen."""
 
 
