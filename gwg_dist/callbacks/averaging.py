@@ -53,10 +53,13 @@ def averaged(decay: float, average: Tensor, weights: Tensor, num: Tensor | int) 
 
 
 def average_all(decay: float, averages: Sequence[Tensor], weights: Sequence[Tensor], num: Tensor) -> None:
-    """``averaged`` for tensors of one device and precision, written over the averages; one share serves all."""
+    """``averaged`` for tensors of one device, written over the averages; one share serves all.
+
+    Averages may be less precise than the weights: they are made before a trainer converts these.
+    """
     share = share_of_new(decay, num, weights[0])
     for average, new in zip(averages, weights, strict=True):
-        average.lerp_(new, share)
+        average.copy_(average.to(new.dtype).lerp(new, share.to(new.dtype)))
 
 
 def share_of_new(decay: float, num: Tensor, like: Tensor) -> Tensor:
