@@ -153,7 +153,8 @@ class _DataOfRun(DiscreteData):
                         say("the words of the run's data have changed: those that the run learnt from are taken")
                     self._read_by = self._words
             except InputError as error:
-                how = "as the run's checkpoint knows them" if self._kept else "as codes"
+                known = any(value is not None for key, value in self._kept.items() if key != "class")
+                how = "as the run's checkpoint knows them" if known else "as codes"
                 say(f"{error}; points are read and written {how}")
                 self._read_by = self._words
         return self._read_by
