@@ -57,8 +57,8 @@ class DivergenceGuard(Callback):
         check_every: iterations between two looks at the gap.
         max_returns: returns after which a run that diverges once more stops.
         on_divergence: "return", or "stop" at once, with DivergedError.
-        on_symptom: "say", or "return": a run with a symptom, see ``Symptoms``, goes back as one that diverges does, and
-            goes on all the same where no return is left.
+        on_symptom: "say", or "return": a run with a symptom that a lower learning rate mends, see ``Symptoms``, goes
+            back as one that diverges does, and goes on all the same where no return is left.
 
     Raises:
         ValueError: a negative max_gap or max_returns, check_every below 1, an unknown on_divergence or on_symptom.
@@ -129,13 +129,14 @@ class DivergenceGuard(Callback):
             self._lag = float(pl_module.stats.lag)
         if not self._diverged and trainer.global_step % self.check_every == 0:
             self._check_gap(trainer, pl_module)
-        if not self._diverged and self.acts_on_symptoms and pl_module.symptoms and self._may_return():
-            self._diverged = f"iteration {trainer.global_step}: {pl_module.symptoms[0].sentence}"
+        slower = [symptom for symptom in pl_module.symptoms if symptom.slower]
+        if not self._diverged and self.acts_on_symptoms and slower and self._may_return():
+            self._diverged = f"iteration {trainer.global_step}: {slower[0].sentence}"
         if self._diverged:
             self._go_back(trainer, pl_module)
             return
         half = self.limit(pl_module) / 2
-        healthy = -half <= self._gap <= half and not pl_module.symptoms
+        healthy = -half <= self._gap <= half and not slower
         if self.max_returns and trainer.global_step % KEEP_EVERY == 0 and healthy:
             self._keep(trainer, pl_module)
 

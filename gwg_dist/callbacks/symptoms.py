@@ -37,11 +37,13 @@ class Symptom(NamedTuple):
         name: one word; it is logged as symptom/NAME.
         what: what was measured, in words.
         helps: the setting to change.
+        slower: whether an earlier state and a lower learning rate mend it.
     """
 
     name: str
     what: str
     helps: str
+    slower: bool = False
 
     @property
     def sentence(self) -> str:
@@ -110,15 +112,15 @@ def of_model(look: Look, module: EBMModule, max_gap: float) -> Iterator[Symptom]
             f"the model outruns its chains: they lag {look.lag:.0f} behind, more than {LAGGING:.0f}, and their "
             f"energies lie {-look.gap:.1f} nats below those of the data"
         )
-        yield Symptom("outrun", outrun, "a lower model.learning_rate or more model.num_steps")
+        yield Symptom("outrun", outrun, "a lower model.learning_rate or more model.num_steps", slower=True)
     if look.gap > max_gap / 2:
         drift = f"the energy gap between data and chains is {look.gap:.1f} nats, on its way to {max_gap:.1f}"
-        yield Symptom("gap", drift, "more model.num_steps or a lower model.learning_rate")
+        yield Symptom("gap", drift, "more model.num_steps or a lower model.learning_rate", slower=True)
     elif look.apart > APART:
         where, why = ("below", "modes without data") if look.gap < 0 else ("above", "chains do not get to the data")
         size = f"{abs(look.gap):.1f} nats, {look.apart:.1f} standard deviations,"
         apart = f"the energies of the chains lie {size} {where} those of the data: {why}"
-        yield Symptom("apart", apart, "a lower model.learning_rate or more model.num_steps")
+        yield Symptom("apart", apart, "a lower model.learning_rate or more model.num_steps", slower=True)
 
 
 class Evaluation(NamedTuple):
@@ -156,7 +158,7 @@ class Symptoms(Callback):
     Every tenth iteration it looks at acceptance, hops, gap, spread and lag, alike on all ranks, and judges their means
     over five looks; gap and lag after the first 200 iterations only. After an evaluation it judges whether validation
     falls while training rises: Z drops out of the difference of the two. The newest symptoms are ``module.symptoms``,
-    and each is logged as symptom/NAME, 1 at its iteration. By choice the guard acts on them.
+    and each is logged as symptom/NAME, 1 at its iteration. By choice the guard acts on those that it can mend.
 
     Args:
         guard: the run's guard, which says how large a gap may be and acts on symptoms.
@@ -177,9 +179,14 @@ class Symptoms(Callback):
             return
         if len(self.guard.returns) > self._num_returns:
             self._num_returns, self._looks = len(self.guard.returns), []
+            self._evaluations = [e for e in self._evaluations if e.iteration <= self.guard.returns[-1].to]
         self._look(pl_module)
-        self._remember(pl_module)
-        self._tell(trainer, pl_module, list(self._found(trainer, pl_module)))
+        self._judge(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The last iteration's evaluation comes after its look."""
+        assert isinstance(pl_module, EBMModule)
+        self._judge(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers: the last looks, the evaluations, and when each symptom was last seen."""
@@ -216,6 +223,10 @@ class Symptoms(Callback):
         with module.evaluated_weights(), in_eval_mode(module):
             ahead = training_ahead(module)
         self._evaluations.append(Evaluation(iteration, found.mean, found.stderr, ahead))
+
+    def _judge(self, trainer: Trainer, module: EBMModule) -> None:
+        self._remember(module)
+        self._tell(trainer, module, list(self._found(trainer, module)))
 
     def _found(self, trainer: Trainer, module: EBMModule) -> Iterator[Symptom]:
         if len(self._looks) == LOOKS:

@@ -15,7 +15,7 @@ from tests.support.runs import assert_same_state, checkpoint, run_fit
 
 HEALTHY = Look(accept_prob=0.9, hops=0.9, gap=0.5, spread=5.0, lag=3.0)
 FAULTS = {
-    "rate x 300": (["--model.learning_rate=1", "--pace.limit=0"],
+    "rate x 100": (["--model.learning_rate=0.3", "--pace.limit=0"],
                    "the model outruns its chains", "a lower model.learning_rate"),
     "temperature 50": (["--model.sampler=GWG", "--model.sampler.temperature=50", "--model.energy.num_hidden=64",
                         "--model.learning_rate=3e-2", "--model.num_steps=5"],
@@ -63,25 +63,34 @@ def test_what_is_learnt_by_heart_is_said(tmp_path: Path, capsys: pytest.CaptureF
     assert "training points are learnt by heart: since iteration" in capsys.readouterr().err
 
 
+OUTRUN = ["--model.learning_rate=1", "--pace.limit=0", "--guard.on_symptom=return", "--guard.max_returns=2"]
+
+
 def test_by_choice_a_run_with_a_symptom_goes_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """To a state without one, as often as the guard may; then it goes on with the symptom."""
-    run_fit(
-        tmp_path / "run", "--trainer.max_steps=200", "--model.sampler=DMALA", "--model.sampler.step_size=100",
-        "--guard.on_symptom=return", "--guard.max_returns=2",
-    )  # fmt: skip
+    run_fit(tmp_path / "run", "--trainer.max_steps=600", *OUTRUN)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "with half the learning rate" in line]
+    assert lines
+    assert all("the model outruns its chains" in line for line in lines)
+    assert len(lines) <= 2
+    assert checkpoint(tmp_path / "run/last.ckpt")["global_step"] == 600
+
+
+def test_what_a_lower_rate_does_not_mend_sends_no_run_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ["--model.sampler=DMALA", "--model.sampler.step_size=100", "--guard.on_symptom=return"]
+    run_fit(tmp_path / "run", "--trainer.max_steps=100", *settings)
     printed = capsys.readouterr().err
-    assert printed.count("Going on from the state of iteration 0 with half the learning rate") == 2
-    assert checkpoint(tmp_path / "run/last.ckpt")["global_step"] == 200
+    assert "another model.sampler.step_size helps" in printed
+    assert "Going on from the state" not in printed
 
 
 def test_a_resumed_run_says_what_an_uninterrupted_one_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = ["--model.sampler=DMALA", "--model.sampler.step_size=100", "--guard.on_symptom=return"]
-    run_fit(tmp_path / "whole", "--trainer.max_steps=130", *settings)
+    run_fit(tmp_path / "whole", "--trainer.max_steps=330", *OUTRUN)
     whole = [line for line in capsys.readouterr().err.splitlines() if " helps" in line]
-    run_fit(tmp_path / "parts", "--trainer.max_steps=70", *settings)
-    run_fit(tmp_path / "parts", "--trainer.max_steps=130", *settings, "--ckpt_path=last")
+    run_fit(tmp_path / "parts", "--trainer.max_steps=190", *OUTRUN)
+    run_fit(tmp_path / "parts", "--trainer.max_steps=330", *OUTRUN, "--ckpt_path=last")
     assert [line for line in capsys.readouterr().err.splitlines() if " helps" in line] == whole
-    assert len(whole) > 1
+    assert whole
     assert_same_state(tmp_path / "whole/last.ckpt", tmp_path / "parts/last.ckpt")
 
 
