@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 MAX_ENUMERABLE_STATES = 2**22
+CHECKED_TOGETHER = 2**22  # numbers in x: a check of many points takes no copy of them all
 
 
 class Change(NamedTuple):
@@ -126,12 +127,15 @@ class Space(ABC):
         if not x.is_floating_point() or x.shape[1:] != sites:
             expected, found = ", ".join(map(str, ("any", *sites))), f"{x.dtype} {tuple(x.shape)}"
             raise ValueError(f"{name} must hold floats of shape ({expected}) for {self}, got {found}")
-        right = torch.equal(x * x, x)
-        if right and self.width > 1:
-            right = bool((self.without_padding(x, 0.0).sum(-1) == 1).all())
-        if not right:
+        at_once = max(CHECKED_TOGETHER // max(x[:1].numel(), 1), 1)
+        if not all(self._are_points(part) for part in x.split(at_once)):
             kind = "0 or 1" if self.width == 1 else "one-hot"
             raise ValueError(f"{name} must be {kind} for {self}: codes become points by space.encode(codes)")
+
+    def _are_points(self, x: Tensor) -> bool:
+        if not torch.equal(x * x, x):
+            return False
+        return self.width == 1 or bool((self.without_padding(x, 0.0).sum(-1) == 1).all())
 
     def pack(self, codes: Tensor) -> Tensor:
         """Codes ``(B, D)`` in the form that buffers and checkpoints hold."""

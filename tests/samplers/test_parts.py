@@ -57,10 +57,10 @@ def test_chains_in_parts_stay_at_the_target(sampler: Sampler, small: None) -> No
 
 @kernels
 @pytest.mark.parametrize(("num_sites", "num_categories"), [(64, 256), (4, 10_000)])
-def test_a_run_holds_x_the_gradient_and_one_array_more(
+def test_a_run_holds_one_array_of_all_chains(
     sampler: Sampler, num_sites: int, num_categories: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And at the end x in one piece. Each of 16 parts makes up to 13 arrays of its size on the way."""
+    """The gradient; at the end x in one piece comes to it. Each of 32 parts makes up to 22 of its size."""
     space, num = Categorical(num_sites, num_categories), 32
     target = Target(MLPEnergy(space, num_hidden=4), Reference(space))
     x = space.encode(space.uniform_codes(num, generator=torch.Generator().manual_seed(0)))
@@ -68,13 +68,21 @@ def test_a_run_holds_x_the_gradient_and_one_array_more(
     def run() -> Tensor:
         return run_chain(sampler, target, x, num_steps=2, generator=torch.Generator().manual_seed(0)).x
 
-    monkeypatch.setattr(parts, "PART", x.numel() // 16)
+    def two_steps() -> None:
+        kernel, frozen = plan_chains(sampler, target, x)
+        state, generator = kernel.init(frozen, x, torch.ones(())), torch.Generator().manual_seed(0)
+        for _ in range(2):
+            state, _ = kernel.step(frozen, state, kernel.draw(state, generator))
+
+    monkeypatch.setattr(parts, "PART", x.numel() // 32)
     peaks = []
     for number in (x.numel() + 1, x.numel()):
         monkeypatch.setattr(parts, "LARGE", number)
         peaks.append(peak_bytes(run) / x.nbytes)
     assert peaks[0] > 8
-    assert peaks[1] < 4 + 13 / 16
+    assert peaks[1] < 2 + 22 / 32
+    with torch.no_grad():
+        assert peak_bytes(two_steps) / x.nbytes < 1 + 22 / 32
 
 
 def test_what_is_parted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,5 +112,5 @@ def test_what_does_not_fit_is_said_before_it_is_allocated(monkeypatch: pytest.Mo
     monkeypatch.setattr(memory, "free_memory", lambda: 1000)
     small = Categorical(10, 10)
     x = torch.eye(10).expand(4, 10, 10)
-    with pytest.raises(ValueError, match=r"4 chains on .* take 4.8 kB of memory and 1 kB are free: fewer"):
+    with pytest.raises(ValueError, match=r"4 chains on .* take 3.2 kB of memory and 1 kB are free: fewer"):
         run_chain(GWG(), Target(MLPEnergy(small)), x, num_steps=1, generator=torch.Generator())
