@@ -141,6 +141,8 @@ def annealed(
     """
     betas = settings.betas(sampler if isinstance(sampler, TunedPath) else None)
     betas = betas.flip(0) if backwards else betas
+    if start.generator_state is None:
+        start = start._replace(generator_state=generator.get_state())
     point = kept = start
     if at is not None and not start.t:
         at(start)

@@ -1,15 +1,21 @@
 """``gwg_dist evaluate`` from both sides: the verdict, rounds until the sides meet, and going on bit for bit."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from gwg_dist import evaluate, fit, sample
+from gwg_dist.evaluation import AISSettings
 from gwg_dist.evaluation.annealing import _Chains
 from gwg_dist.training import rounds
+from gwg_dist.training.loading import load_run
+from gwg_dist.training.rounds import Rounds
+from gwg_dist.training.waiting import Waiting
 from tests.support.runs import SMALL, fails, run_fit
 
 
@@ -115,6 +121,56 @@ def test_time_that_is_up_keeps_the_last_round(
 
 def two_rounds_of_20(self: rounds.Rounds, found: Any, took: float) -> tuple[int, int] | None:
     return None if self.state.now.num_temperatures == 40 else (40, 40)
+
+
+def rounds_of(run: Path, wanted: rounds.Wanted, name: str = "rounds", stop: Callable[[], bool] | None = None) -> Rounds:
+    loaded = load_run(run, "last", device="cpu", trust="")
+    waiting = Waiting(run / f"{name}.partial.pt", loaded.checkpoint)
+    return Rounds(loaded, wanted, waiting, stop or (lambda: False), None)
+
+
+def test_a_signal_early_in_the_reverse_side_loses_nothing(run: Path) -> None:
+    """At its first look, long before the end of a segment."""
+    wanted = rounds.Wanted(AISSettings(20, 150))
+    calm = rounds_of(run, wanted).go()
+    first = rounds_of(run, wanted, stop=lambda: first.state.now.starts is not None)
+    assert first.go() is None
+    assert first.state.where() == "0 of 150 reverse temperatures"
+    again = rounds_of(run, wanted)
+    assert again.state.now.starts is not None
+    found = again.go()
+    assert calm is not None
+    assert found is not None
+    assert found.sides is not None
+    assert calm.sides is not None
+    assert torch.equal(found.sides.reverse.log_weights, calm.sides.reverse.log_weights)
+
+
+def test_time_that_is_up_early_in_the_reverse_side(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The round before is what is found."""
+    monkeypatch.setattr(Rounds, "_next", two_rounds_of_20)
+    late = rounds_of(run, rounds.Wanted(AISSettings(20, 20), until_gap=1e-9), "time")
+    seconds = late._seconds
+    second = lambda: late.state.now.num_temperatures == 40 and late.state.now.starts is not None  # noqa: E731
+    late._seconds = lambda: 1e12 if second() else seconds()  # type: ignore[method-assign]
+    found = late.go()
+    assert found is not None
+    assert found.estimate.num_temperatures == 20
+    assert late.state.where() == "0 of 40 reverse temperatures"
+
+
+def test_starts_that_are_settled_are_kept(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed as it begins to go back has lost none of the steps before."""
+    monkeypatch.setattr(rounds, "KEEP_SECONDS", 0.0)
+    monkeypatch.setattr(rounds, "annealed", killed)
+    wanted = rounds.Wanted(AISSettings(20, 20))
+    with pytest.raises(Killed):
+        rounds_of(run, wanted, "settled").go()
+    assert rounds_of(run, wanted, "settled").state.now.starts is not None
+
+
+def killed(*args: Any, **settings: Any) -> Any:
+    raise Killed
 
 
 def test_samples_of_a_file_and_one_side_alone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
