@@ -266,6 +266,7 @@ class Rounds:
             return False
         self.state.unfinished = None
         self.take_forward(found)
+        self._keep(lambda: None)
         return True
 
     def _starts(self, settings: AISSettings) -> bool:
@@ -287,6 +288,7 @@ class Rounds:
         if found is None:
             return False
         self.state.now = self.state.now._replace(starts=module.space.pack(found.codes).cpu(), drift=found.drift)
+        self._keep(lambda: None)
         return True
 
     def _reverse(self, settings: AISSettings) -> bool:
@@ -348,7 +350,8 @@ class Rounds:
         late = self.state.done is not None and self._seconds() > 60 * self.wanted.max_minutes
         return any_rank(int(late and rank() == 0), self.module.device) != 0
 
-    def _keep(self, unfinished: Callable[[], Unfinished]) -> None:
+    def _keep(self, unfinished: Callable[[], Unfinished | None]) -> None:
+        """Write what is done where the last writing is long ago; None between two parts of a round."""
         due = rank() == 0 and time.monotonic() - self.kept > KEEP_SECONDS
         if any_rank(int(due), self.module.device):
             self.state.unfinished = unfinished()
