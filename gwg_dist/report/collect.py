@@ -16,6 +16,7 @@ import yaml
 from gwg_dist.tools.errors import InputError
 from gwg_dist.training.folder import BEST, CONFIG, EVALUATION, RESULTS, has_state
 from gwg_dist.training.living import Owner, writer_of
+from gwg_dist.training.log_z import estimates, standing_level
 
 METRICS, FIRST = "metrics", "from_"
 MAX_PICTURES = 8
@@ -67,8 +68,8 @@ class Run:
         settings: of the run, nested as its config.yaml is.
         metrics: numbers over iterations by name, of all starts of the run.
         results: what it found at its end; empty where it has not ended.
-        evaluation: the newest that ``evaluate`` found of it; empty where there is none.
-        evaluation_file: where that was.
+        estimate: what is known of its likelihood, see ``best_estimate``; empty where nothing is.
+        estimate_file: where that was.
         clock: hours; None where no times were recorded.
         num_starts: how often it was started.
         pictures: iteration and file of pictures of its chains.
@@ -80,8 +81,8 @@ class Run:
     settings: dict[str, Any]
     metrics: dict[str, Series] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
-    evaluation: dict[str, Any] = field(default_factory=dict)
-    evaluation_file: str = ""
+    estimate: dict[str, Any] = field(default_factory=dict)
+    estimate_file: str = ""
     clock: Clock | None = None
     num_starts: int = 0
     pictures: list[tuple[int, Path]] = field(default_factory=list)
@@ -91,11 +92,6 @@ class Run:
     @property
     def name(self) -> str:
         return self.folder.resolve().name
-
-    @property
-    def estimate(self) -> dict[str, Any]:
-        """The newest closing estimate: of ``evaluate``, else of training; empty where there is none."""
-        return self.evaluation or self.results
 
     @property
     def has_ended(self) -> bool:
@@ -142,11 +138,10 @@ def collect(folder: Path) -> Run:
     if not isinstance(settings, dict):
         raise InputError(f"{path} holds no settings")
     results = read_json(folder / RESULTS) if (folder / RESULTS).is_file() else {}
-    found = newest(folder / EVALUATION)
+    estimate, file = best_estimate(folder)
     metrics, num_starts = read_metrics(folder / METRICS)
     return Run(
-        folder, settings, metrics, results,
-        read_json(found) if found is not None else {}, found.name if found is not None else "",
+        folder, settings, metrics, results, estimate, file,
         read_clock(folder / "tensorboard"), num_starts, some_pictures(folder / "samples"), writer_of(folder),
     )  # fmt: skip
 
@@ -169,9 +164,22 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def newest(folder: Path) -> Path | None:
-    """The newest .json of a folder; None where there is none."""
-    return max(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, default=None)
+def best_estimate(folder: Path) -> tuple[dict[str, Any], str]:
+    """What training or ``evaluate`` found of the newest weights, and the file; empty where nothing was found.
+
+    Of several estimates of the same weights the one to be believed comes before one that is not, then the newer one.
+
+    Raises:
+        InputError: a file that is damaged.
+    """
+    for path in folder.glob(f"{EVALUATION}/*.json"):
+        read_json(path)
+    found = max(
+        estimates(folder),
+        key=lambda each: (each[1].get("iteration", 0), standing_level(each[1]), each[2]),
+        default=None,
+    )
+    return ({}, "") if found is None else (found[1], str(found[0].relative_to(folder)))
 
 
 def read_metrics(folder: Path) -> tuple[dict[str, Series], int]:

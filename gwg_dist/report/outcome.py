@@ -158,16 +158,16 @@ def standing_of(estimate: dict[str, Any]) -> tuple[str, str]:
     """How far the likelihood can be quoted, in words, and the level of that."""
     standing = estimate.get("sides", {}).get("standing")
     if standing:
-        size = nats_of(standing["nats"])
+        size = nats_of(standing.get("nats"))
         text = {
             EXACT: "The likelihood is exact.",
             AGREED: f"Both sides of the likelihood agree within {size}.",
             GAP: f"A gap of {size} lies between the sides of the likelihood.",
             UNQUOTABLE: f"The likelihood is not to be quoted: its sides differ by {size}.",
         }.get(standing["kind"], str(standing["kind"]))
-        return " ".join([text, *(f"{reason[0].upper()}{reason[1:]}." for reason in standing["reasons"] if reason)]), (
-            STANDINGS.get(standing["kind"], BAD)
-        )
+        return " ".join(
+            [text, *(f"{reason[0].upper()}{reason[1:]}." for reason in standing.get("reasons", ()) if reason)]
+        ), (STANDINGS.get(standing["kind"], BAD))
     ais = estimate.get("ais")
     if not ais:
         return "", OPEN

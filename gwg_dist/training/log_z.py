@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gwg_dist.evaluation import exact_log_z
 from gwg_dist.evaluation.verdict import UNQUOTABLE
@@ -31,36 +33,51 @@ class LogZ(NamedTuple):
 
 
 def find_log_z(run: LoadedRun, folder: Path) -> LogZ | None:
-    """The exact sum over few states, else the newest estimate of the loaded weights; None where there is none.
+    """The exact sum over few states, else what is known of the loaded weights; None where nothing is.
 
-    An estimate belongs to the weights where it names their iteration. What evaluation has summed exactly is taken
-    before what it has estimated.
+    An estimate belongs to the weights where it names their iteration. What was summed exactly comes before what was
+    estimated, what can be quoted before what cannot, and of two alike the newer one.
     """
     if run.module.space.num_states <= FEW_STATES:
         return LogZ(exact_log_z(run.module.target), 0.0, "exact, by enumeration")
-    files = [*folder.glob(f"{EVALUATION}/*.json"), *folder.glob(RESULTS)]
-    found = [estimate_in(path, run.checkpoint["global_step"]) for path in sorted(files, key=lambda p: -_age(p))]
-    known = [each for each in found if each is not None]
-    return next((each for each in known if each.stderr == 0), known[0] if known else None)
+    known = [
+        (standing_level(values), written, found)
+        for path, values, written in estimates(folder)
+        if (found := estimate_in(path, values, run.checkpoint["global_step"])) is not None
+    ]
+    return max(known, key=lambda each: each[:2])[2] if known else None
 
 
-def estimate_in(path: Path, iteration: int) -> LogZ | None:
-    """The estimate in a file of results; None where it is torn, or of other weights."""
+def estimates(folder: Path) -> Iterator[tuple[Path, dict[str, Any], float]]:
+    """Every whole file of results in a run's folder: where it is, what it holds, and when it was written."""
+    for path in (*folder.glob(f"{EVALUATION}/*.json"), *folder.glob(RESULTS)):
+        with suppress(OSError, ValueError):
+            values = json.loads(path.read_text())
+            if isinstance(values, dict):
+                yield path, values, path.stat().st_mtime
+
+
+def standing_level(values: dict[str, Any]) -> int:
+    """How far the likelihood in a file of results is to be believed: 2 exact, 1 as an estimate, 0 not at all."""
+    if "exact" in values:
+        return 2
+    if "sides" in values:
+        return int(values["sides"].get("standing", {}).get("kind") != UNQUOTABLE)
+    return int(not values.get("ais", {}).get("collapsed", True))
+
+
+def estimate_in(path: Path, values: dict[str, Any], iteration: int) -> LogZ | None:
+    """The estimate that a file of results holds; None where it is incomplete, or of other weights."""
     try:
-        values = json.loads(path.read_text())
         if values["iteration"] != iteration:
             return None
         if "exact" in values:
             return LogZ(float(values["exact"]["log_z"]), 0.0, f"exact, in {path}")
         if "sides" in values:
             sides = values["sides"]
-            trusted = sides["standing"]["kind"] != UNQUOTABLE
-            return LogZ(float(sides["log_z"]), float(sides["stderr"]), f"from both sides, in {path}", trusted)
-        ais = values["ais"]
-        return LogZ(float(ais["log_z"]), float(ais["stderr"]), f"the estimate in {path}", not ais["collapsed"])
-    except (OSError, ValueError, KeyError, TypeError):
+            log_z, stderr, how = sides["log_z"], sides["stderr"], f"from both sides, in {path}"
+        else:
+            log_z, stderr, how = values["ais"]["log_z"], values["ais"]["stderr"], f"the estimate in {path}"
+        return LogZ(float(log_z), float(stderr), how, standing_level(values) > 0)
+    except (ValueError, KeyError, TypeError):
         return None
-
-
-def _age(path: Path) -> float:
-    return path.stat().st_mtime

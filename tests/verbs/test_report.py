@@ -1,18 +1,21 @@
 """``gwg_dist report``: one page that asks no network, the verdict first, and its mistakes are one line."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import time
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from gwg_dist import report
-from gwg_dist.report.collect import collect, read_metrics
+from gwg_dist.report.collect import best_estimate, collect, read_metrics
 from gwg_dist.report.outcome import outcome_of
 from gwg_dist.report.points import nearest_rows
 from tests.support.runs import SMALL, fails, run_fit
@@ -293,3 +296,27 @@ def measured(chromium: str, page: Path, folder: Path, width: int) -> list[int]:
     title = re.search(r"<title>measured ([\d ]+)</title>", done.stdout)
     assert title, done.stdout[:500]
     return [int(word) for word in title[1].split()]
+
+
+def test_the_estimate_that_is_shown(tmp_path: Path) -> None:
+    """Of the newest weights; of two of the same, the one to be believed; then the newer one."""
+    (tmp_path / "evaluation").mkdir()
+
+    def found(name: str, iteration: int, *, collapsed: bool = False, age: float = 0, **more: Any) -> None:
+        path = tmp_path / name
+        path.write_text(json.dumps({"iteration": iteration, "ais": {"collapsed": collapsed}, **more}))
+        written = time.time() - age
+        os.utime(path, (written, written))
+
+    assert best_estimate(tmp_path) == ({}, "")
+    found("evaluation/old.json", 100)
+    found("results.json", 200, age=50)
+    assert best_estimate(tmp_path)[1] == "results.json", "newer weights"
+    found("evaluation/tried.json", 200, collapsed=True)
+    assert best_estimate(tmp_path)[1] == "results.json", "a run is no worse for a short try"
+    found("evaluation/far.json", 200, sides={"standing": {"kind": "not to be quoted"}})
+    assert best_estimate(tmp_path)[1] == "results.json"
+    found("evaluation/near.json", 200, sides={"standing": {"kind": "agreed"}})
+    assert best_estimate(tmp_path)[1] == "evaluation/near.json"
+    found("evaluation/sum.json", 200, age=1000, exact={"log_z": 1.0})
+    assert best_estimate(tmp_path)[1] == "evaluation/sum.json"
