@@ -461,6 +461,7 @@ def test_memory_of_a_run_serves_the_next_run_and_nobody_else(name: str) -> None:
         chain = run_chain(GWG(), target, x, num_steps=5, generator=generator, before_step=look)
         return chain.x, chain.state.f
 
+    assert isinstance(target.energy, torch.nn.Module)
     binary.FREE.clear()
     first = run(0)
     kept = [part.clone() for part in first]
