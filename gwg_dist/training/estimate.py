@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -32,13 +31,12 @@ from gwg_dist.tools.errors import InputError, Stopped
 from gwg_dist.tools.files import make_folder, surviving, write_json
 from gwg_dist.tools.provenance import provenance
 from gwg_dist.tools.terminal import console, make_progress, say
-from gwg_dist.training.family import some
 from gwg_dist.training.folder import EVALUATION
 from gwg_dist.training.interruption import Interruption
 from gwg_dist.training.loading import LoadedRun, load_run
 from gwg_dist.training.processes import meeting
 from gwg_dist.training.results import assessment_json, assessment_table, title_of, training_of
-from gwg_dist.training.rounds import Rounds, Wanted
+from gwg_dist.training.rounds import Rounds, Wanted, training_part
 from gwg_dist.training.sides_shown import (
     STANDING_STYLES,
     judged,
@@ -51,7 +49,6 @@ from gwg_dist.training.verdict import tell_verdict
 from gwg_dist.training.waiting import Waiting
 
 MAX_EXACT_STATES = 2**20
-MAX_TRAIN = 10_000
 BOTH, FORWARD = SIDES = ("both", "forward")
 
 
@@ -227,11 +224,9 @@ def tell_sides(assessment: Assessment, space: Space, title: str, until_gap: floa
 
 def with_train(loaded: LoadedRun, assessment: Assessment) -> Assessment:
     """The assessment with at most 10,000 training points; not of images in shades of grey. Called on every rank."""
-    train, weights = loaded.data.splits.parts["train"]
-    if assessment.sides is None or train.is_floating_point():
+    part = training_part(loaded.data)
+    if assessment.sides is None or not part:
         return assessment
-    rows = some(torch.arange(len(train)), MAX_TRAIN)
-    part = {"train": (train[rows], None if weights is None else weights[rows])}
     with in_eval_mode(loaded.module):
         found = assessment_of(assessment.estimate, loaded.module.target, part)
     return replace(

@@ -16,6 +16,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from gwg_dist.callbacks import annealed, forward_of, held_out, in_eval_mode
+from gwg_dist.data import DiscreteData
 from gwg_dist.evaluation import (
     AISResult,
     AISSettings,
@@ -32,6 +33,7 @@ from gwg_dist.evaluation import (
     take_up,
 )
 from gwg_dist.evaluation.ais import summarize
+from gwg_dist.evaluation.assess import Weighted
 from gwg_dist.evaluation.reverse import ReverseResult, reverse_result, reverse_start
 from gwg_dist.evaluation.verdict import AGREED, TOLERANCE
 from gwg_dist.module import EBMModule
@@ -39,6 +41,7 @@ from gwg_dist.samplers.run import chains_running
 from gwg_dist.tools.distributed import any_rank, from_rank_0, gather_rows, rank, share, world_size
 from gwg_dist.tools.seeding import make_generator
 from gwg_dist.tools.terminal import say, track
+from gwg_dist.training.family import MAX_TRAIN, some
 from gwg_dist.training.loading import LoadedRun
 from gwg_dist.training.waiting import Waiting
 
@@ -233,7 +236,7 @@ class Rounds:
             log_inverse, stderr, ess = summarize(done.reverse)
             reverse = ReverseResult(-log_inverse, stderr, ess, done.reverse, done.num_temperatures)
             starts = space.unpack(done.starts.to(module.device))
-            data = [codes for codes, _ in splits.values()]
+            data = [codes for codes, _ in (splits | training_part(self.run.data)).values()]
             sides = sides_of(forward, reverse, target, starts, data, drift=done.drift)
         betas = replace(self.wanted.settings, num_temperatures=done.num_temperatures).betas(path)
         traces = done.traces(betas)
@@ -364,6 +367,15 @@ class Rounds:
 
     def _seconds(self) -> float:
         return self.spent_before + time.monotonic() - self.begun
+
+
+def training_part(data: DiscreteData) -> dict[str, Weighted]:
+    """At most 10,000 training points and their weights, by name; none of images in shades of grey."""
+    train, weights = data.splits.parts["train"]
+    if train.is_floating_point():
+        return {}
+    rows = some(torch.arange(len(train)), MAX_TRAIN)
+    return {"train": (train[rows], None if weights is None else weights[rows])}
 
 
 def chains_of(run: LoadedRun, num: int, iteration: int) -> Tensor:

@@ -1,6 +1,7 @@
 """``gwg_dist evaluate`` from both sides: the verdict, rounds until the sides meet, and going on bit for bit."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 import torch
 
 from gwg_dist import evaluate, fit, sample
-from gwg_dist.evaluation import AISSettings
+from gwg_dist.energies import RBMEnergy
+from gwg_dist.evaluation import AISSettings, judge
 from gwg_dist.evaluation.annealing import _Chains
+from gwg_dist.evaluation.sides import mass_of
 from gwg_dist.training import rounds
 from gwg_dist.training.loading import load_run
 from gwg_dist.training.rounds import Rounds
@@ -167,6 +170,27 @@ def test_starts_that_are_settled_are_kept(run: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(Killed):
         rounds_of(run, wanted, "settled").go()
     assert rounds_of(run, wanted, "settled").state.now.starts is not None
+
+
+def test_a_mode_that_training_points_alone_know(run: Path) -> None:
+    """Both sides agree without it, and are wrong by more than ten nats: its one point has e^11 times their mass."""
+    found = rounds_of(run, rounds.Wanted(AISSettings(100, 50)), "mode")
+    splits, energy = found.run.data.splits, found.module.energy
+    assert isinstance(energy, RBMEnergy)
+    mode = splits.parts["train"][0][0].float()
+    with torch.no_grad():
+        for values in energy.parameters():
+            values.zero_()
+        energy.weight[1] = 40 * (2 * mode - 1)
+        energy.hidden_bias[1] = 12 + 31 * math.log(2) - 40 * mode.sum()
+    found.wanted = found.wanted._replace(starts=found.module.space.uniform_codes(100, generator=torch.Generator()))
+    outcome = found.go()
+    assert outcome is not None
+    assert outcome.sides is not None
+    assert mass_of(found.module.target, splits.parts["train"][0][:1]) > outcome.sides.log_z + 9
+    standing = judge(outcome.sides)
+    assert standing.kind == "not to be quoted"
+    assert "points that were seen have" in standing.sentence()
 
 
 def killed(*args: Any, **settings: Any) -> Any:
