@@ -214,6 +214,15 @@ def test_places_and_mass_by_hand() -> None:
     assert mass_of(target, space.all_codes().repeat(2, 1)) == pytest.approx(exact_log_z(target))
 
 
+def test_as_many_points_count_as_were_compared(sound: list[tuple[Sides, float]]) -> None:
+    """Of 1,000 that were compared with 1,000 ends, 12 elsewhere have a chance of 2^-12, however many more there are."""
+    found = sound[0][0]
+    many = found.reverse._replace(log_weights=torch.zeros(3000, dtype=torch.float64))
+    places_of = {"reverse": many, "num_ends": 1000}
+    assert Sides(**{**vars(found), **places_of, "num_elsewhere": 12}).are_elsewhere
+    assert not Sides(**{**vars(found), **places_of, "num_elsewhere": 9}).are_elsewhere
+
+
 def test_starts_of_another_space_are_refused() -> None:
     target = make_target(Binary(4))
     with pytest.raises(ValueError, match="codes must have shape"):
