@@ -65,8 +65,8 @@ class Sides:
             reaches once in 1,000 times; above 1 the points are not those that annealed chains stand for.
         sites: largest difference between the frequencies of a category at a site among the points and among the ends
             of annealed chains by their weights, in the same units.
-        num_elsewhere: of the first 1,000 points, those farther from all ends of annealed chains than any end is from the
-            others.
+        num_elsewhere: of the first 1,000 points, those farther from all ends of annealed chains than any end is from
+            the others.
         num_ends: ends that the points were compared with.
         floor: log of the unnormalised mass of the distinct points that were seen; log Z cannot be less.
         drift: by how many standard errors the mean energy of the points moved in their last steps; NaN: not known.
