@@ -36,7 +36,7 @@ from gwg_dist.training.interruption import Interruption
 from gwg_dist.training.loading import LoadedRun, load_run
 from gwg_dist.training.processes import meeting
 from gwg_dist.training.results import assessment_json, assessment_table, title_of, training_of
-from gwg_dist.training.rounds import Rounds, Wanted, training_part
+from gwg_dist.training.rounds import Rounds, Wanted
 from gwg_dist.training.sides_shown import (
     STANDING_STYLES,
     judged,
@@ -45,6 +45,7 @@ from gwg_dist.training.sides_shown import (
     routes_table,
     sides_json,
 )
+from gwg_dist.training.starts import training_part
 from gwg_dist.training.verdict import tell_verdict
 from gwg_dist.training.waiting import Waiting
 

@@ -26,8 +26,9 @@ from gwg_dist.training.checkpoints import newest_checkpoint, read_checkpoint
 from gwg_dist.training.family import write_family
 from gwg_dist.training.folder import BEST, EVALUATION, LAST, RESULTS, SHOWN
 from gwg_dist.training.loading import LoadedRun, load_weights
-from gwg_dist.training.rounds import LEAST_CHAINS, Rounds, Wanted
+from gwg_dist.training.rounds import Rounds, Wanted
 from gwg_dist.training.sides_shown import STANDING_STYLES, judged, sides_json
+from gwg_dist.training.starts import LEAST_CHAINS
 from gwg_dist.training.verdict import Training, Verdict, bits_per_dim, next_commands, tell_verdict
 from gwg_dist.training.waiting import Waiting
 

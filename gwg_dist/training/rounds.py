@@ -5,9 +5,10 @@ What is done lies in a file: a killed process loses at most a minute, and the ne
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,7 +17,6 @@ from rich.progress import Progress
 from torch import Tensor
 
 from gwg_dist.callbacks import annealed, forward_of, held_out, in_eval_mode
-from gwg_dist.data import DiscreteData
 from gwg_dist.evaluation import (
     AISResult,
     AISSettings,
@@ -33,7 +33,6 @@ from gwg_dist.evaluation import (
     take_up,
 )
 from gwg_dist.evaluation.ais import summarize
-from gwg_dist.evaluation.assess import Weighted
 from gwg_dist.evaluation.reverse import ReverseResult, reverse_result, reverse_start
 from gwg_dist.evaluation.verdict import AGREED, TOLERANCE
 from gwg_dist.module import EBMModule
@@ -41,13 +40,12 @@ from gwg_dist.samplers.run import chains_running
 from gwg_dist.tools.distributed import any_rank, from_rank_0, gather_rows, rank, share, world_size
 from gwg_dist.tools.seeding import make_generator
 from gwg_dist.tools.terminal import say, track
-from gwg_dist.training.family import MAX_TRAIN, some
 from gwg_dist.training.loading import LoadedRun
+from gwg_dist.training.starts import chains_of, training_part
 from gwg_dist.training.waiting import Waiting
 
 KEEP_SECONDS = 60.0  # between two writings of what is done
 NUM_LINKS, SEGMENT = 10, 100  # of the path that are shown; temperatures between two points that are kept, see anneal
-LEAST_CHAINS = 20  # persistent chains without which the reverse runs begin at the data
 
 
 class Wanted(NamedTuple):
@@ -68,6 +66,12 @@ class Wanted(NamedTuple):
     max_minutes: float = 30.0
     starts: Tensor | None = None
     num_starts: int | None = None
+
+    def asked(self) -> dict[str, Any]:
+        """What numbers depend on, as plain values: rounds that wait go on under the same alone."""
+        given = None if self.starts is None else hashlib.sha256(self.starts.cpu().numpy().tobytes()).hexdigest()
+        others = {"two_sided": self.two_sided, "starts": given, "num_starts": self.num_starts, "ranks": world_size()}
+        return asdict(self.settings) | others
 
 
 class Round(NamedTuple):
@@ -123,6 +127,7 @@ class State:
         unfinished: chains of the side that goes on.
         seconds: time spent.
         rows: chains, temperatures, forward, reverse and Bennett's log Z of each round that is done.
+        asked: see ``Wanted``.
     """
 
     now: Round
@@ -130,6 +135,7 @@ class State:
     unfinished: Unfinished | None = None
     seconds: float = 0.0
     rows: list[tuple[int, int, float, float, float]] = field(default_factory=list)
+    asked: dict[str, Any] = field(default_factory=dict)
 
     def where(self) -> str:
         """How far it is, in words; "" at the beginning."""
@@ -148,13 +154,19 @@ class State:
             "unfinished": None if self.unfinished is None else self.unfinished._asdict(),
             "seconds": self.seconds,
             "rows": self.rows,
+            "asked": self.asked,
         }
 
     @classmethod
-    def of(cls, values: dict[str, Any] | None, settings: AISSettings) -> State:
-        """What ``values`` say, or the beginning."""
-        if values is None or "now" not in values:
-            return cls(Round.new(settings.num_chains, settings.num_temperatures))
+    def of(cls, values: dict[str, Any] | None, wanted: Wanted) -> State:
+        """What ``values`` say, or the beginning; the beginning too where they are of another order, which is said."""
+        asked, settings = wanted.asked(), wanted.settings
+        if values is None or values.get("asked") != asked:
+            if values is not None and rank() == 0:
+                before = values.get("asked", {})
+                differ = [name.replace("_", " ") for name, value in asked.items() if before.get(name) != value]
+                say(f"the estimate that waits is of other settings ({', '.join(differ)}): beginning anew")
+            return cls(Round.new(settings.num_chains, settings.num_temperatures), asked=asked)
         done, unfinished = values["done"], values["unfinished"]
         return cls(
             Round(**values["now"]),
@@ -162,6 +174,7 @@ class State:
             None if unfinished is None else Unfinished(**unfinished),
             values["seconds"],
             [tuple(row) for row in values["rows"]],
+            asked,
         )
 
 
@@ -180,7 +193,7 @@ class Rounds:
         self, run: LoadedRun, wanted: Wanted, waiting: Waiting, stop: Callable[[], bool], progress: Progress | None
     ) -> None:
         self.run, self.wanted, self.waiting, self.told, self.progress = run, wanted, waiting, stop, progress
-        self.state = State.of(waiting.held(), wanted.settings)
+        self.state = State.of(waiting.held(), wanted)
         self.module: EBMModule = run.module
         self.iteration: int = run.checkpoint["global_step"]
         self.begun = self.kept = time.monotonic()
@@ -367,23 +380,3 @@ class Rounds:
 
     def _seconds(self) -> float:
         return self.spent_before + time.monotonic() - self.begun
-
-
-def training_part(data: DiscreteData) -> dict[str, Weighted]:
-    """At most 10,000 training points and their weights, by name; none of images in shades of grey."""
-    train, weights = data.splits.parts["train"]
-    if train.is_floating_point():
-        return {}
-    rows = some(torch.arange(len(train)), MAX_TRAIN)
-    return {"train": (train[rows], None if weights is None else weights[rows])}
-
-
-def chains_of(run: LoadedRun, num: int, iteration: int) -> Tensor:
-    """At most ``num`` persistent chains of a run, codes ``(n, D)``; without them, points of the training data."""
-    module, packed = run.module, run.checkpoint["chains"]["packed"]
-    generator = torch.Generator().manual_seed(module.seed + iteration)
-    packed = None if packed is None else module.chains.of_model(packed)
-    if packed is None or len(packed) < LEAST_CHAINS:
-        return run.data.sample_codes(num)[:num].cpu()
-    rows = torch.randperm(len(packed), generator=generator)[:num]
-    return module.space.unpack(packed[rows]).cpu()

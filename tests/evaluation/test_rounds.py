@@ -193,6 +193,29 @@ def test_a_mode_that_training_points_alone_know(run: Path) -> None:
     assert "points that were seen have" in standing.sentence()
 
 
+def test_rounds_that_wait_go_on_under_the_same_order_alone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Chains, temperatures, schedule, sides, starts and their number: where one differs the estimate begins anew."""
+    starts = torch.zeros(20, 30, dtype=torch.uint8)
+    wanted = rounds.Wanted(AISSettings(20, 20), starts=starts)
+    first = rounds_of(run, wanted, "order", stop=lambda: first.state.now.forward is not None)
+    assert first.go() is None
+    for other, name in (
+        (wanted._replace(settings=AISSettings(30, 20)), "num chains"),
+        (wanted._replace(settings=AISSettings(20, 40)), "num temperatures"),
+        (wanted._replace(settings=AISSettings(20, 20, "sigmoid")), "schedule"),
+        (wanted._replace(settings=AISSettings(20, 20, pilot=400)), "pilot"),
+        (wanted._replace(two_sided=False), "two sided"),
+        (wanted._replace(starts=1 - starts), "starts"),
+        (wanted._replace(num_starts=10), "num starts"),
+    ):
+        capsys.readouterr()
+        begun = rounds_of(run, other, "order").state
+        assert (begun.where(), begun.now.num_chains) == ("", other.settings.num_chains)
+        printed = " ".join(capsys.readouterr().err.split())
+        assert f"the estimate that waits is of other settings ({name}): beginning anew" in printed
+    assert rounds_of(run, wanted._replace(until_gap=1.0, max_minutes=5.0), "order").state.now.forward is not None
+
+
 def killed(*args: Any, **settings: Any) -> Any:
     raise Killed
 

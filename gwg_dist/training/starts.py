@@ -1,0 +1,33 @@
+"""Points that the reverse side of an estimate begins at, and training points whose mass counts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gwg_dist.data import DiscreteData
+from gwg_dist.evaluation.assess import Weighted
+from gwg_dist.training.family import MAX_TRAIN, some
+from gwg_dist.training.loading import LoadedRun
+
+LEAST_CHAINS = 20  # persistent chains without which the reverse runs begin at the data
+
+
+def training_part(data: DiscreteData) -> dict[str, Weighted]:
+    """At most 10,000 training points and their weights, by name; none of images in shades of grey."""
+    train, weights = data.splits.parts["train"]
+    if train.is_floating_point():
+        return {}
+    rows = some(torch.arange(len(train)), MAX_TRAIN)
+    return {"train": (train[rows], None if weights is None else weights[rows])}
+
+
+def chains_of(run: LoadedRun, num: int, iteration: int) -> Tensor:
+    """At most ``num`` persistent chains of a run, codes ``(n, D)``; without them, points of the training data."""
+    module, packed = run.module, run.checkpoint["chains"]["packed"]
+    generator = torch.Generator().manual_seed(module.seed + iteration)
+    packed = None if packed is None else module.chains.of_model(packed)
+    if packed is None or len(packed) < LEAST_CHAINS:
+        return run.data.sample_codes(num)[:num].cpu()
+    rows = torch.randperm(len(packed), generator=generator)[:num]
+    return module.space.unpack(packed[rows]).cpu()
