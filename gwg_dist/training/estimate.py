@@ -185,6 +185,8 @@ def tell(
     space, made_by = loaded.module.space, provenance(loaded.module.device)
     how = exact_way(loaded)
     exact = None if how is None else exact_values(loaded)
+    if exact is not None and assessment.sides is not None:
+        assessment = replace(assessment, sides=replace(assessment.sides, exact=exact["log_z"]))
     values = assessment_json(assessment, space, loaded.checkpoint, loaded.path)
     values["made by"] = made_by
     values["seed"] = loaded.module.seed
@@ -192,8 +194,6 @@ def tell(
     if assessment.sides is None:
         console.print(assessment_table(assessment, space, title=title))
     else:
-        if exact is not None:
-            assessment = replace(assessment, sides=replace(assessment.sides, exact=exact["log_z"]))
         values["sides"] = tell_sides(assessment, space, title, until_gap)
     if assessment.collapsed:
         say(collapse_warning(assessment), "bold red")

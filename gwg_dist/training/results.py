@@ -27,7 +27,7 @@ from gwg_dist.training.family import write_family
 from gwg_dist.training.folder import BEST, EVALUATION, LAST, RESULTS, SHOWN
 from gwg_dist.training.loading import LoadedRun, load_weights
 from gwg_dist.training.rounds import Rounds, Wanted
-from gwg_dist.training.sides_shown import STANDING_STYLES, judged, sides_json
+from gwg_dist.training.sides_shown import STANDING_STYLES, judged, likelihood_style, sides_json
 from gwg_dist.training.starts import LEAST_CHAINS
 from gwg_dist.training.verdict import Training, Verdict, bits_per_dim, next_commands, tell_verdict
 from gwg_dist.training.waiting import Waiting
@@ -37,7 +37,7 @@ FEWER = 4  # forward chains for one of the other side, in the closing estimate
 
 def assessment_table(assessment: Assessment, space: Space, *, title: str) -> Table:
     """Likelihoods in nats and bits a site, with what to think of them in the caption."""
-    estimate = assessment.estimate
+    estimate, style = assessment.estimate, likelihood_style(assessment)
     table = Table(title=title, caption=OPTIMISTIC, title_justify="left", caption_justify="left", pad_edge=False)
     for column in ("split", "points", "reference", "log-likelihood", "± log Z", "± data", "bits/dim"):
         table.add_column(column, justify="left" if column == "split" else "right")
@@ -46,7 +46,7 @@ def assessment_table(assessment: Assessment, space: Space, *, title: str) -> Tab
             name,
             f"{value.num}",
             f"{assessment.reference[name]:.2f}",
-            f"[bold]{value.mean:.2f}[/]",
+            f"[{style}]{value.mean:.2f}[/]",
             f"{value.stderr:.2f}",
             f"{value.data_stderr:.2f}",
             f"{bits_per_dim(-value.mean, space):.3f}",

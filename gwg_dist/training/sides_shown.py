@@ -30,8 +30,7 @@ def routes_table(sides: Sides) -> Table:
 
 def likelihood_table(assessment: Assessment, space: Space, *, title: str) -> Table:
     """Likelihoods by the point estimate of log Z, by both sides, and their ceiling."""
-    sides = assessment.sides
-    assert sides is not None
+    style = likelihood_style(assessment)
     caption = (
         "bracket: by the highest and the lowest log Z, if the chains are at equilibrium. "
         f"ceiling: passed with probability of at most {DELTA:g}"
@@ -50,7 +49,7 @@ def likelihood_table(assessment: Assessment, space: Space, *, title: str) -> Tab
     for name, values in likelihoods_json(assessment, space).items():
         table.add_row(
             f"{name} ({values['num']})",
-            f"[bold]{values['mean']:.2f}[/] ± {values['stderr']:.2f} ± {values['data_stderr']:.2f}",
+            f"[{style}]{values['mean']:.2f}[/] ± {values['stderr']:.2f} ± {values['data_stderr']:.2f}",
             f"{values['low_side']:.2f} {values['high_side']:.2f}",
             f"{values['ceiling']:.2f}",
             f"{values['nats_per_site']:.3f}",
@@ -143,6 +142,11 @@ def _ladder_json(sides: Sides) -> dict[str, Any]:
         "thermodynamic": ladder.integral._asdict()
         | {"label": "low and high enclose log Z if rungs are at equilibrium"},
     }
+
+
+def likelihood_style(assessment: Assessment) -> str:
+    """How a likelihood is printed: struck out where it is not to be quoted."""
+    return "strike" if assessment.sides is not None and judged(assessment).kind == UNQUOTABLE else "bold"
 
 
 def judged(assessment: Assessment, tolerance: float | None = None) -> Standing:

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from gwg_dist.chains import ChainBuffer
-from gwg_dist.evaluation import Assessment
+from gwg_dist.evaluation import Assessment, judge
+from gwg_dist.evaluation.verdict import UNQUOTABLE
 from gwg_dist.module import EBMModule
 from gwg_dist.spaces import Space
 from gwg_dist.tools import trust
@@ -24,6 +25,7 @@ LOW_ACCEPTANCE = 0.02
 MANY_TEMPERATURES = 20_000
 DEAD_SPREAD = 1e-3  # nats between the energies of two points, below which the model is its reference
 BETTER, WORSE, NO_BETTER, UNKNOWN = "better", "worse", "no better", "unknown"
+COLLAPSED, NOT_QUOTABLE = "the estimate has collapsed", "its likelihood is not to be quoted"
 STYLES = {BETTER: "bold green", WORSE: "bold red", NO_BETTER: "bold yellow", UNKNOWN: "bold red"}
 
 
@@ -36,12 +38,14 @@ class Verdict(NamedTuple):
     """A model against the factorised reference of its data.
 
     Args:
-        kind: "better", "worse", "no better" (within two standard errors), or "unknown" (an estimate that collapsed).
+        kind: "better", "worse", "no better" (within two standard errors), or "unknown" (an estimate that collapsed or
+            whose sides say that it is not to be quoted).
         split: the data that it is of; "" where nothing is held out.
         gain: mean log p(x) - log ref(x), nats.
         stderr: standard error of the gain: that of log Z and that of the paired differences.
         bits: the gain in bits a site.
         spread: standard deviation of the energy over the data, nats; NaN where it is not known.
+        why: what speaks against the estimate where it is unknown.
     """
 
     kind: str
@@ -50,28 +54,34 @@ class Verdict(NamedTuple):
     stderr: float = math.nan
     bits: float = math.nan
     spread: float = math.nan
+    why: str = ""
 
     @classmethod
     def of(cls, assessment: Assessment, space: Space) -> Verdict:
-        """By the test data, or by the validation data where there is no test."""
+        """By the test data, or by the validation data where there is no test; by both sides where there are both."""
         split = next((name for name in ("test", "val") if name in assessment.gains), "")
         if not split:
             return cls(UNKNOWN)
-        found = assessment.gains[split]
-        stderr = math.hypot(found.stderr, found.data_stderr)
-        if assessment.collapsed or not math.isfinite(found.mean):
-            kind = UNKNOWN
-        elif abs(found.mean) <= ERRORS * stderr:
+        found, sides = assessment.gains[split], assessment.sides
+        gain, error = found.mean, found.stderr
+        if sides is not None:
+            gain, error = gain + assessment.estimate.log_z - sides.log_z, sides.stderr
+        stderr, why = math.hypot(error, found.data_stderr), ""
+        if sides is not None and sides.exact is None and judge(sides).kind == UNQUOTABLE:
+            kind, why = UNKNOWN, NOT_QUOTABLE
+        elif (assessment.collapsed and (sides is None or sides.exact is None)) or not math.isfinite(gain):
+            kind, why = UNKNOWN, COLLAPSED
+        elif abs(gain) <= ERRORS * stderr:
             kind = NO_BETTER
         else:
-            kind = BETTER if found.mean > 0 else WORSE
+            kind = BETTER if gain > 0 else WORSE
         spread = found.data_stderr * math.sqrt(found.num)
-        return cls(kind, split, found.mean, stderr, bits_per_dim(found.mean, space), spread)
+        return cls(kind, split, gain, stderr, bits_per_dim(gain, space), spread, why)
 
     def sentence(self) -> str:
         """One line for people."""
         if self.kind == UNKNOWN:
-            why = "the estimate has collapsed" if self.split else "no data are held out"
+            why = (self.why or COLLAPSED) if self.split else "no data are held out"
             return f"verdict: unknown whether the model is better than its reference: {why}"
         size = f"± {self.stderr:.2f} nats on {self.split} ({self.bits:+.3f} bits/dim)"
         if self.kind == NO_BETTER:

@@ -3,6 +3,7 @@
 import json
 import math
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,21 @@ import torch
 from gwg_dist import evaluate, fit, sample
 from gwg_dist.chains import ChainBuffer
 from gwg_dist.energies import MLPEnergy
-from gwg_dist.evaluation import Assessment, Likelihood, assessment_of, collapse_warning, exact_log_prob
+from gwg_dist.evaluation import (
+    AISSettings,
+    Assessment,
+    Likelihood,
+    assess,
+    assessment_of,
+    collapse_warning,
+    exact_log_prob,
+)  # fmt: skip
 from gwg_dist.evaluation.ais import AISResult, summarize
 from gwg_dist.module import EBMModule
 from gwg_dist.objectives import PseudoLikelihood
+from gwg_dist.samplers import GWG
 from gwg_dist.spaces import Binary
+from gwg_dist.training.sides_shown import likelihood_style
 from gwg_dist.training.verdict import Training, Verdict, advise, another_run, next_commands, quoted, to_try
 from tests.support.kernels import make_target
 from tests.support.runs import run_fit
@@ -64,6 +75,31 @@ def test_kinds(assessment: Assessment, kind: str, sentence: str) -> None:
     assert verdict.kind == kind
     assert sentence in verdict.sentence()
     json.dumps(verdict.json(), allow_nan=False)
+
+
+def test_the_verdict_is_of_both_sides_where_there_are_both() -> None:
+    """By the log Z that is printed, not by the optimistic side; unknown where it is not to be quoted."""
+    target = make_target(Binary(6), "rbm", strength=2.0)
+    log_prob, log_z = exact_log_prob(target)
+    generator = torch.Generator().manual_seed(0)
+    codes = target.space.all_codes()[torch.multinomial(log_prob.exp(), 60, replacement=True, generator=generator)]
+    data = {"test": (codes, None)}
+    found = assess(target, GWG(), data, AISSettings(60, 9), generator=generator, starts=codes)
+    assert found.sides is not None
+    sides = replace(found.sides, crooks=0.0, sites=0.0, num_elsewhere=0, drift=math.nan)
+    forward = found.gains["test"]
+    verdict = Verdict.of(replace(found, sides=sides), target.space)
+    assert verdict.gain == pytest.approx(forward.mean + found.estimate.log_z - sides.log_z)
+    assert verdict.stderr == pytest.approx(math.hypot(sides.stderr, forward.data_stderr))
+    assert verdict.kind == "better"
+    against = replace(found, sides=replace(sides, crooks=2.0))
+    verdict = Verdict.of(against, target.space)
+    assert verdict.kind == "unknown"
+    assert "unknown whether the model is better than its reference: its likelihood is not" in verdict.sentence()
+    assert (likelihood_style(found), likelihood_style(against)) == ("bold", "strike")
+    exact = Verdict.of(replace(found, sides=replace(sides, crooks=2.0, exact=float(log_z))), target.space)
+    assert exact.kind == "better"
+    assert exact.stderr == pytest.approx(forward.data_stderr)
 
 
 def test_a_likelihood_above_zero_is_no_likelihood() -> None:
