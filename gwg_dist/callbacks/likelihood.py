@@ -29,6 +29,7 @@ from gwg_dist.evaluation import (
     assessment_of,
     collapse_warning,
     describe,
+    rungs_of,
     set_aside,
     take_up,
 )  # fmt: skip
@@ -137,20 +138,21 @@ def annealed(
         advance: called with the number of temperatures done.
         stop: asked every few temperatures, on all ranks at the same one, whether to stop.
         keep: called at the end of every segment but the last, with what makes an estimate to go on with there.
-        at: called with the point at the beginning of the path, and at the end of every segment.
+        at: called with the point at every rung of the path, see ``rungs_of``.
     """
     betas = settings.betas(sampler if isinstance(sampler, TunedPath) else None)
     betas = betas.flip(0) if backwards else betas
     if start.generator_state is None:
         start = start._replace(generator_state=generator.get_state())
+    rungs = rungs_of(settings.num_temperatures) if at is not None else []
     point = kept = start
     if at is not None and not start.t:
         at(start)
     for point in anneal(
-        module.target, sampler, start, betas, generator=generator, look=CHECK_EVERY, backend=module.backend
+        module.target, sampler, start, betas, generator=generator, look=CHECK_EVERY, also=rungs, backend=module.backend
     ):
         advance(point.t)
-        if at is not None and point.generator_state is not None:
+        if at is not None and point.t in rungs:
             at(point)
         if point.t == settings.num_temperatures:
             break

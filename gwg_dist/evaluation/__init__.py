@@ -24,7 +24,16 @@ from gwg_dist.evaluation.hidden import hidden_log_z, num_hidden_units
 from gwg_dist.evaluation.information import coupling_bound
 from gwg_dist.evaluation.labels import label_probs
 from gwg_dist.evaluation.likelihood import Likelihood, log_likelihood
-from gwg_dist.evaluation.links import Ladder, Link, Trace, bootstrap_error, ladder_of, links_of, weighted_means
+from gwg_dist.evaluation.links import (
+    Ladder,
+    Link,
+    Trace,
+    bootstrap_error,
+    ladder_of,
+    links_of,
+    rungs_of,
+    weighted_means,
+)
 from gwg_dist.evaluation.mbar import MBARResult, mbar
 from gwg_dist.evaluation.mixing import (
     Estimate,
@@ -133,6 +142,7 @@ __all__ = [
     "raise_log_likelihood",
     "ranked_pairs",
     "reverse_ais",
+    "rungs_of",
     "score_points",
     "set_aside",
     "settled",

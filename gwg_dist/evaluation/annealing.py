@@ -6,7 +6,8 @@ progress, stopping, resuming, the direction, and how long to go on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -44,6 +45,7 @@ def anneal(
     generator: torch.Generator,
     every: int = 100,
     look: int | None = None,
+    also: Collection[int] = (),
     backend: str = "auto",
 ) -> Iterator[AnnealPoint]:
     """Move chains through p_beta for every beta of a path, and weigh them; yields a point at the end of every segment.
@@ -71,6 +73,7 @@ def anneal(
         every: temperatures in a segment; what a stop loses at most.
         look: also yield after every ``look`` temperatures inside a segment, for progress and for stopping. It changes
             no number and costs a copy of x.
+        also: also yield after these numbers of temperatures, at the same cost.
         backend: see ``run_chain``.
 
     Raises:
@@ -91,7 +94,7 @@ def anneal(
     with chains_running(target, start.x):
         plans = _plans(path, target, start.x, betas, backend)
     log_plan(plans[0])
-    return _points(plans, start, betas, generator, every, look or every)
+    return _points(plans, start, betas, generator, every, look or every, sorted(also))
 
 
 def _plans(path: TunedPath, target: Target, x: Tensor, betas: Tensor, backend: str) -> list[Plan]:
@@ -104,7 +107,13 @@ def _plans(path: TunedPath, target: Target, x: Tensor, betas: Tensor, backend: s
 
 
 def _points(
-    plans: list[Plan], point: AnnealPoint, betas: Tensor, generator: torch.Generator, every: int, look: int
+    plans: list[Plan],
+    point: AnnealPoint,
+    betas: Tensor,
+    generator: torch.Generator,
+    every: int,
+    look: int,
+    also: Sequence[int],
 ) -> Iterator[AnnealPoint]:
     """Segment by segment. Nothing global is held while the caller has the turn: no mode of gradients, no graph."""
     chains = _Chains(plans, point.x, betas, generator)
@@ -112,7 +121,8 @@ def _points(
         end = min((point.t // every + 1) * every, len(betas) - 1)
         chains.begin(point)
         while chains.t < end:
-            chains.advance(min((chains.t // look + 1) * look, end))
+            following = also[bisect_right(also, chains.t) :][:1]
+            chains.advance(min((chains.t // look + 1) * look, end, *following))
             point = AnnealPoint(chains.t, chains.state.x.clone(), chains.log_weights.clone())
             if chains.t == end:
                 point = point._replace(generator_state=generator.get_state())

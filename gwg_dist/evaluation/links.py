@@ -14,6 +14,8 @@ from gwg_dist.evaluation.bennett import bennett
 from gwg_dist.evaluation.mbar import mbar
 from gwg_dist.evaluation.thermodynamic import Integral, thermodynamic_integral
 
+NUM_LINKS = 10
+
 
 class Trace(NamedTuple):
     """What is kept of annealed chains at some of their temperatures.
@@ -71,6 +73,16 @@ class Ladder(NamedTuple):
     mbar: float
     mbar_stderr: float
     integral: Integral
+
+
+def rungs_of(num_temperatures: int) -> list[int]:
+    """Numbers of temperatures at which a path is cut, 0 and T among them: the same betas counted from either end.
+
+    About ten parts, alike up to one temperature; nine where T is odd, fewer where T is less than ten.
+    """
+    up = {part * num_temperatures // NUM_LINKS for part in range(NUM_LINKS // 2)}
+    middle = set() if num_temperatures % 2 else {num_temperatures // 2}
+    return sorted(up | middle | {num_temperatures - t for t in up})
 
 
 def ladder_of(forward: Trace, reverse: Trace) -> Ladder:

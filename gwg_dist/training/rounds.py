@@ -45,7 +45,6 @@ from gwg_dist.training.starts import chains_of, training_part
 from gwg_dist.training.waiting import Waiting
 
 KEEP_SECONDS = 60.0  # between two writings of what is done
-NUM_LINKS, SEGMENT = 10, 100  # of the path that are shown; temperatures between two points that are kept, see anneal
 
 
 class Wanted(NamedTuple):
@@ -335,9 +334,8 @@ class Rounds:
 
     def _note(self, direction: int, point: AnnealPoint) -> None:
         """Keep log weights and f of all chains at a rung."""
-        num, rungs = self.state.now.num_temperatures, self.state.now.rungs
-        apart = SEGMENT * max(round(num / NUM_LINKS / SEGMENT), 1)
-        if rungs is None or (point.t % apart and point.t != num):
+        rungs = self.state.now.rungs
+        if rungs is None:
             return
         with chains_running(self.module.target, point.x):
             f = self.module.target.f(point.x).double()

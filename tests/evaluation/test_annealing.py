@@ -98,6 +98,21 @@ def test_looking_changes_no_number(look: int) -> None:
     ends = [point for point in looked if point.generator_state is not None]
     assert all(same(a, b) for a, b in zip(points, ends, strict=True))
     assert [point.t for point in looked] == sorted({*range(look, T, look), 10, 20, 30, T})
+    target, start = golden.make_target("rbm", torch.float32), points[0]
+    more = list(
+        anneal(
+            target,
+            GWG(),
+            start,
+            beta_schedule(T),
+            generator=torch.Generator(),
+            every=EVERY,
+            look=look,
+            also=[9, 13, 31],
+        )
+    )
+    assert {10 + 3, 31} <= {point.t for point in more}
+    assert same(more[-1], points[-1])
 
 
 @pytest.mark.parametrize("sampler", [GWG(), Gibbs(), BlockGibbs()], ids=str)

@@ -1,6 +1,7 @@
 """MBAR, thermodynamic integration, RAISE and links: against exact sums and against each other."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from gwg_dist.evaluation import (
     links_of,
     mbar,
     raise_log_likelihood,
+    rungs_of,
     thermodynamic_integral,
     weighted_means,
 )  # fmt: skip
@@ -66,6 +68,24 @@ def test_mbar_of_two_rungs_is_bennett() -> None:
     found, two = mbar([f[0], f[-1]], BETAS[[0, -1]]), bennett(f[0], -f[-1])
     assert float(found.log_z[1]) == pytest.approx(two.log_z, abs=1e-8)
     assert float(found.stderr[1]) == pytest.approx(two.stderr, rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1.0, 12.0, 30.0])
+def test_mbar_of_rungs_that_hardly_overlap(scale: float) -> None:
+    """f is normal with variance s^2 at every beta, so that log Z = s^2 / 2: soon found, however far rungs are apart."""
+    betas = torch.linspace(0, 1, 11, dtype=torch.float64)
+    noise = torch.randn(11, 300, dtype=torch.float64, generator=generator_of(0))
+    found = mbar(list(betas[:, None] * scale**2 + scale * noise), betas)
+    assert abs(float(found.log_z[-1]) - scale**2 / 2) < 4 * float(found.stderr[-1])
+    assert float(found.stderr[-1]) < 0.15 * max(scale, 1)
+
+
+def test_mbar_that_has_not_converged_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[mbar.__module__], "MAX_ITERATIONS", 1)
+    _, f = rungs(1)
+    found = mbar(f, BETAS)
+    assert bool(torch.isfinite(found.log_z).all())
+    assert bool(found.stderr.isnan().all())
 
 
 def test_sums_from_left_and_right_enclose_the_integral() -> None:
@@ -132,6 +152,18 @@ def test_links_add_up_and_find_where_the_sides_part() -> None:
         assert abs(float(mean - (log_prob.exp() * f).sum())) < 4.5 * float(error)
     _, delta, _ = summarize(forward.log_weights[-1])
     assert bootstrap_error(forward.log_weights[-1]) == pytest.approx(delta, rel=0.25)
+
+
+def test_rungs_are_the_same_from_both_ends() -> None:
+    """However many temperatures there are: ten links, nine of an odd number, each of a tenth up to one temperature."""
+    for num in (1, 2, 7, 20, 100, 101, 250, 1234, 1500, 2000, 2500, 5000):
+        found = rungs_of(num)
+        assert found == sorted({num - t for t in found})
+        assert {0, num} <= set(found)
+        if num >= 10:
+            assert len(found) == (10 if num % 2 else 11)
+            ends = sorted({0, num, *(num * part // 10 for part in range(11) if num % 2 == 0 or part != 5)})
+            assert max(abs(a - b) for a, b in zip(found, ends, strict=True)) <= 1
 
 
 def traced(target: Target, start, betas: Tensor) -> Trace:
