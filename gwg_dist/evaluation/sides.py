@@ -72,6 +72,7 @@ class Sides:
         drift: by how many standard errors the mean energy of the points moved in their last steps; NaN: not known.
         exact: log Z by an exact sum; None where there is none.
         ladder: the path by its rungs; None where they were not kept.
+        origin: where the points come from, in words.
     """
 
     forward: AISResult
@@ -86,11 +87,12 @@ class Sides:
     drift: float = math.nan
     exact: float | None = None
     ladder: Ladder | None = None
+    origin: str = "chains"
 
     @property
     def routes(self) -> tuple[Route, ...]:
         """The three ways, and the exact one where there is one."""
-        label = "high on average, from exact samples" if self.exact_samples else "diagnostic: from chains"
+        label = "high on average, from exact samples" if self.exact_samples else f"diagnostic: from {self.origin}"
         found = (
             Route("forward AIS", self.forward.log_z, self.forward.stderr, "low on average: optimistic"),
             Route("reverse AIS", self.reverse.log_z, self.reverse.stderr, label),

@@ -41,7 +41,7 @@ from gwg_dist.tools.distributed import any_rank, from_rank_0, gather_rows, rank,
 from gwg_dist.tools.seeding import make_generator
 from gwg_dist.tools.terminal import say, track
 from gwg_dist.training.loading import LoadedRun
-from gwg_dist.training.starts import chains_of, training_part
+from gwg_dist.training.starts import chains_of, origin_of, training_part
 from gwg_dist.training.waiting import Waiting
 
 KEEP_SECONDS = 60.0  # between two writings of what is done
@@ -250,6 +250,7 @@ class Rounds:
             starts = space.unpack(done.starts.to(module.device))
             data = [codes for codes, _ in (splits | training_part(self.run.data)).values()]
             sides = sides_of(forward, reverse, target, starts, data, drift=done.drift)
+        sides = replace(sides, origin="a file" if self.wanted.starts is not None else origin_of(self.run))
         betas = replace(self.wanted.settings, num_temperatures=done.num_temperatures).betas(path)
         traces = done.traces(betas)
         return replace(found, sides=sides if traces is None else replace(sides, ladder=ladder_of(*traces)))

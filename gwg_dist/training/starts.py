@@ -31,3 +31,10 @@ def chains_of(run: LoadedRun, num: int, iteration: int) -> Tensor:
         return run.data.sample_codes(num)[:num].cpu()
     rows = torch.randperm(len(packed), generator=generator)[:num]
     return module.space.unpack(packed[rows]).cpu()
+
+
+def origin_of(run: LoadedRun) -> str:
+    """What ``chains_of`` takes, in words."""
+    packed = run.checkpoint["chains"]["packed"]
+    few = packed is None or len(run.module.chains.of_model(packed)) < LEAST_CHAINS
+    return "training points" if few else "chains"
