@@ -98,8 +98,8 @@ def sides_json(assessment: Assessment, standing: Standing, space: Space) -> dict
         "ess": {"forward": sides.forward.ess, "reverse": sides.reverse.ess},
         "bennett": {key: _finite(value) for key, value in both._asdict().items()},
         "checks": {
-            "crooks": sides.crooks,
-            "sites": sides.sites,
+            "crooks": _finite(sides.crooks),
+            "sites": _finite(sides.sites),
             "elsewhere": sides.num_elsewhere,
             "mass of the points seen": _finite(math.exp(min(sides.floor - sides.log_z, 700.0))),
             "drift": _finite(sides.drift),
@@ -111,7 +111,10 @@ def sides_json(assessment: Assessment, standing: Standing, space: Space) -> dict
         **_ladder_json(sides),
         "num_starts": num_starts,
         "exact_samples": sides.exact_samples,
-        "likelihood": likelihoods_json(assessment, space),
+        "likelihood": {
+            name: {key: _finite(value) for key, value in values.items()}
+            for name, values in likelihoods_json(assessment, space).items()
+        },
         "gradient_evaluations": {
             "forward": len(sides.forward.log_weights) * sides.forward.num_temperatures,
             "reverse": num_starts * sides.reverse.num_temperatures,
@@ -135,11 +138,16 @@ def links_table(sides: Sides) -> Table:
 def _ladder_json(sides: Sides) -> dict[str, Any]:
     if sides.ladder is None:
         return {}
-    ladder = sides.ladder
+    ladder, integral = sides.ladder, sides.ladder.integral
+    error = integral.stderr + (integral.high - integral.low) / 2
     return {
         "links": [{key: _finite(value) for key, value in link._asdict().items()} for link in ladder.links],
-        "mbar": {"log_z": ladder.mbar, "stderr": _finite(ladder.mbar_stderr), "label": "if rungs are at equilibrium"},
-        "thermodynamic": ladder.integral._asdict()
+        "mbar": {
+            "log_z": _finite(ladder.mbar),
+            "stderr": _finite(ladder.mbar_stderr),
+            "label": "if rungs are at equilibrium",
+        },
+        "thermodynamic": {key: _finite(value) for key, value in integral._replace(stderr=error)._asdict().items()}
         | {"label": "low and high enclose log Z if rungs are at equilibrium"},
     }
 
