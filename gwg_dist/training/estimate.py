@@ -145,6 +145,8 @@ def where_to(asked: Path | None, usual: Path) -> Path | None:
 
     Called on every rank. Raises InputError where the one that is asked for cannot be written.
     """
+    if asked is not None and asked.is_dir():
+        raise InputError(f"out: {asked} is a folder, expected the path of a file, as {asked / usual.name}")
     path: Path | None = asked or usual
     if rank() == 0 and path is not None:
         try:

@@ -238,6 +238,7 @@ def test_mistakes_are_one_line(run: Path, tmp_path: Path, capsys: pytest.Capture
         (["--checkpoint=none.ckpt"], "there is no checkpoint none.ckpt; the run has: "),
         ([f"--starts={tmp_path}/other.npz"], "7"),
         ([f"--starts={tmp_path}/one.npz"], "holds 1 points, at least 2 are needed"),
+        ([f"--out={tmp_path}"], "is a folder, expected the path of a file"),
         (["--sides=back"], "sides must be one of both, forward, got 'back'"),
         (["--until_gap=0"], "until_gap must be positive, got 0.0"),
         (["--sides=forward", "--until_gap=1"], "until_gap and starts are of both sides, got sides = forward"),
@@ -252,8 +253,10 @@ def test_a_run_without_chains(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     loss = ["--model.objective=PseudoLikelihood", "--trainer.max_steps=5", "--pictures_every=0", "--quiet"]
     few = [str(tmp_path / "all.npz"), *(arg for arg in SMALL if "chains" not in arg), *loss, "--data.train=x_train"]
     run_fit(tmp_path / "run", *few)
-    sides = evaluated(tmp_path / "run", "--num_temperatures=30", capsys=capsys)["sides"]
+    sides = evaluated(tmp_path / "run", "--num_temperatures=30", "--until_gap=1e-9", capsys=capsys)["sides"]
     assert sides["standing"]["kind"] == "exact"
+    assert sides["gradient_evaluations"]["forward"] == 20 * 30, "one round"
+    assert sides["routes"]["reverse AIS"]["label"] == "diagnostic: from training points"
     assert sides["num_starts"] == 20
     assert sides["log_z"] == sides["routes"]["exact sum"]["log_z"]
     test = sides["likelihood"]["test"]
