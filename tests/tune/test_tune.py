@@ -540,6 +540,7 @@ def test_a_stranger_gives_no_orders(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(slurm.why_not() is not None, reason=slurm.why_not() or "")
 def test_a_sweep_on_slurm(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The job script on a real SLURM of two machines: told to stop, it queues again and goes on to the end."""
@@ -555,7 +556,7 @@ def test_a_sweep_on_slurm(tmp_path_factory: pytest.TempPathFactory) -> None:
             "sbatch", "--parsable", "--nodes=2", "--gres=none", "--cpus-per-task=1", f"--output={output}",
             str(ROOT / "launch/ray/sweep.sbatch"), "--config", str(config),
         ).strip()  # fmt: skip
-        cluster.wait(lambda: any(trial.iteration for trial in read_trials(folder)), "a report", 120)
+        cluster.wait(lambda: any(trial.iteration for trial in read_trials(folder)), "a report", 240)
         cluster.ask("scancel", "--batch", "--signal=TERM", job)
         cluster.wait(lambda: cluster.shown(job, "Restarts") == "1", "it is queued again", 60)
         ends = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
