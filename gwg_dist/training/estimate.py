@@ -143,10 +143,12 @@ def given_starts(loaded: LoadedRun, path: str) -> Tensor:
 def where_to(asked: Path | None, usual: Path) -> Path | None:
     """The file for the numbers: the one that is asked for, or the usual one; None where its folder cannot be written.
 
-    Called on every rank. Raises InputError where the one that is asked for cannot be written.
+    Called on every rank. Raises InputError where the one that is asked for cannot be written, or holds something else.
     """
     if asked is not None and asked.is_dir():
         raise InputError(f"out: {asked} is a folder, expected the path of a file, as {asked / usual.name}")
+    if asked is not None and asked.is_file() and not holds_likelihoods(asked):
+        raise InputError(f"out: {asked} is there and holds no likelihoods: choose another name, nothing is overwritten")
     path: Path | None = asked or usual
     if rank() == 0 and path is not None:
         try:
@@ -157,6 +159,14 @@ def where_to(asked: Path | None, usual: Path) -> Path | None:
             say(f"{path.parent} cannot be written to: the estimate is printed and not kept; --out=FILE.json keeps it")
             path = None
     return from_rank_0(path)
+
+
+def holds_likelihoods(path: Path) -> bool:
+    """Whether a file is one that ``evaluate`` wrote."""
+    try:
+        return "likelihood" in json.loads(path.read_bytes())
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def estimate(loaded: LoadedRun, wanted: Wanted, path: Path, interruption: Interruption) -> Assessment | None:

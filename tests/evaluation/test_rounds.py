@@ -239,6 +239,7 @@ def test_mistakes_are_one_line(run: Path, tmp_path: Path, capsys: pytest.Capture
         ([f"--starts={tmp_path}/other.npz"], "7"),
         ([f"--starts={tmp_path}/one.npz"], "holds 1 points, at least 2 are needed"),
         ([f"--out={tmp_path}"], "is a folder, expected the path of a file"),
+        ([f"--out={tmp_path}/one.npz"], "one.npz is there and holds no likelihoods"),
         (["--sides=back"], "sides must be one of both, forward, got 'back'"),
         (["--until_gap=0"], "until_gap must be positive, got 0.0"),
         (["--sides=forward", "--until_gap=1"], "until_gap and starts are of both sides, got sides = forward"),
