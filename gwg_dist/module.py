@@ -7,7 +7,7 @@ of chains are those of all ranks together, so a run means the same on one GPU an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -106,22 +106,15 @@ class EBMModule(LightningModule):
         self.make_optimizer = optimizer
         self.backend = backend
         self.seed = seed
-        # What callbacks tell each other: the last iteration and the ends of its chains, the newest assessment, and how
-        # to see averaged weights.
+        # What callbacks tell each other: the last iteration and the ends of its chains, the newest assessment and
+        # symptoms, and how to see averaged weights.
         self.stats: IterationStats | None = None
         self.assessment: tuple[int, Assessment] | None = None
-        self.symptoms: list[Any] = []
+        self.symptoms: Sequence[Any] = ()
         self.evaluated_weights: Callable[[], AbstractContextManager[None]] = nullcontext
         self._saved_chains: dict[str, Any] | None = None
         self.chain_ends: Tensor | None = None
         self._watched: tuple[ChainResult, Tensor] | None = None
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Lightning notes here which hook runs, dozens of times an iteration; a module's own way takes longer."""
-        if name == "_current_fx_name":
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One iteration: chains move where the objective needs them, then the loss of this rank's share."""
