@@ -17,6 +17,7 @@ from gwg_dist.evaluation import (
     AISSettings,
     Assessment,
     assessment_of,
+    beta_schedule,
     check_num_chains,
     collapse_warning,
     exact_log_z,
@@ -81,6 +82,7 @@ class Order(NamedTuple):
             raise InputError(f"until_gap and starts are of both sides, got sides = {self.sides}")
         try:
             settings = AISSettings(**self.settings)
+            beta_schedule(settings.num_temperatures)  # more than memory holds end before anything is made
             check_num_chains(settings.num_chains, world_size())
         except ValueError as error:
             raise InputError(str(error)) from error

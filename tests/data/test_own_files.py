@@ -283,8 +283,8 @@ STRANGE: list[tuple[str, Callable[[Path], None], str]] = [
     ("float32 huge.npy", array_file(np.full((60, 6), 3e38, np.float32)), "got numbers such as 3e+38"),
     ("torn.npz", torn, "torn.npz is damaged"),
     ("text.npz", text_file("hello"), "text.npz is damaged"),
-    ("zero.npz", text_file(b""), "zero.npz is damaged"),
-    ("zero.npy", text_file(b""), "zero.npy is damaged"),
+    ("zero.npz", text_file(b""), "zero.npz is empty"),
+    ("zero.npy", text_file(b""), "zero.npy is empty"),
     ("greedy.npy", text_file(b"\x93NUMPY\x01\x00v\x00{'descr': '|u1', 'fortran_order': False, "
                              b"'shape': (99999999999999, 9), }".ljust(128) + b"\n"), "greedy.npy"),
     ("notes.md", text_file("hello"), "is of no kind that is read: .npz, .npy, .txt, .csv, .tsv, .parquet, .fasta"),

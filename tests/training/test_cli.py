@@ -30,7 +30,7 @@ EXPERIMENTS = sorted((ROOT / "configs/experiment").rglob("*.yaml"))
         (["--model.chains.size=50"], "model.chains.size must be at least data.batch_size, got 50 and 100"),
         (["--data.batch_size=2000"], "batch_size must be at most the 1257 training points, got 2000"),
         (["--data.binarization=grey"], "binarization must be one of dynamic, static, threshold, none, got 'grey'"),
-        (["--evaluation.schedule=cubic"], "schedule must be one of linear, sigmoid, got 'cubic'"),
+        (["--evaluation.schedule=cubic"], "schedule must be one of linear, sigmoid, geometric, adaptive, got 'cubic'"),
         (["--seed=-1"], "seed must lie in 0 to 2^32 - 1, got -1"),
         (["--model.backend=compield"], "backend must be one of auto, plain, eager, compiled, graph, got 'compield'"),
         (["--checkpoint_every=0"], "every must be positive, got 0"),
@@ -127,7 +127,12 @@ def test_every_experiment_runs_two_iterations(path: Path, tmp_path: Path, reques
             "--evaluation.final_temperatures=2", "--pictures_every=2", "--trainer.accelerator=cpu"]  # fmt: skip
     text = path.read_text()
     text += "".join(p.read_text() for p in (path.parent / "../model").glob("*.yaml") if p.name in text)
-    if any(name in text for name in ("MNIST", "Omniglot", "Caltech", "FreyFaces")):
+    if "FashionMNIST" in text:
+        root = request.getfixturevalue("shared_data") / "fashion_mnist"
+        if not (root / "train-images-idx3-ubyte.gz").is_file():
+            pytest.skip(f"Fashion-MNIST is not in {root}")
+        args += [f"--data.root={root}"]
+    elif any(name in text for name in ("MNIST", "Omniglot", "Caltech", "FreyFaces")):
         args += [f"--data.root={request.getfixturevalue('shared_data')}"]
         args += ["--data.binarization=static"] if "published" in text else []  # that draw is not among the local files
     if "Alignment" in text:

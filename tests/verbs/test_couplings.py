@@ -83,9 +83,7 @@ def test_pairs_of_a_table_have_its_names_and_neighbours_are_ranked(tmp_path: Pat
     assert len(found) == 6
 
 
-def test_pairs_of_an_alignment_are_counted_in_columns_and_need_its_gap(
-    tmp_path: Path, few: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_pairs_of_an_alignment_are_counted_in_columns_and_know_its_gap(tmp_path: Path, few: list[str]) -> None:
     generator = torch.Generator().manual_seed(0)
     letters = torch.randint(20, (200, 5), generator=generator).tolist()
     rows = ["".join("ACDEFGHIKLMNPQRSTVWY"[code] for code in row) for row in letters]
@@ -95,8 +93,8 @@ def test_pairs_of_an_alignment_are_counted_in_columns_and_need_its_gap(
     found = pairs_of(couplings.couplings(str(run), checkpoint="last", device="cpu"))
     assert set(found) == {("1", "7"), ("1", "8"), ("2", "8")}, "six or more columns apart"
     (tmp_path / "x.fasta").rename(tmp_path / "moved.fasta")
-    assert "gap: which category is the gap is not known" in fails(couplings.main, [str(run), "--device=cpu"], capsys)
-    couplings.couplings(str(run), checkpoint="last", device="cpu", gap=0)
+    again = couplings.couplings(str(run), checkpoint="last", device="cpu", out=str(tmp_path / "again"))
+    assert pairs_of(again) == found, "the checkpoint keeps the letters, and so the gap"
 
 
 @pytest.mark.parametrize(("options", "message"), [
