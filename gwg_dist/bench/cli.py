@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -75,28 +76,9 @@ def bench(
     path = Path(out)
     if not path.parent.is_dir():
         raise InputError(f"out: no folder {path.parent}")
-    if only.lower() == DDP:
-        from gwg_dist.bench.ddp import weak_scaling
-
-        return written({"machine": provenance(where), "ddp": weak_scaling(quick=quick)}, path)
-    if only.lower() == INFERENCE:
-        from gwg_dist.bench.inference import inference
-
-        found = [learnt._asdict() for learnt in inference(quick=quick)]
-        return written({"machine": provenance(where), "inference": found}, path)
-    if only.lower() == LAG:
-        from gwg_dist.bench.lag import lag_study
-
-        return written({"machine": provenance(where), "lag": lag_study(quick=quick, data_dir=data_dir)}, path)
-    if only.lower() == TRAINING:
-        from gwg_dist.bench.training import training_study
-
-        found = training_study(quick=quick, data_dir=data_dir, seeds=seeds, out=path)
-        return written({"machine": provenance(where), "training": found}, path)
-    if only.lower() == THREADS:
-        from gwg_dist.bench.threads import thread_study
-
-        return written({"machine": provenance(where), "threads": thread_study(quick=quick, rounds=rounds)}, path)
+    found = study(only.lower(), quick=quick, rounds=rounds, seeds=seeds, data_dir=data_dir, path=path)
+    if found is not None:
+        return written({"machine": provenance(where), only.lower(): found}, path)
     if only.lower() == RECIPE:
         return recipe_bench(where, path, minutes=minutes, seeds=seeds, sets=sets, data_dir=data_dir, runs=runs)
     clock.pin(where)
@@ -105,6 +87,33 @@ def bench(
 
         return written({"machine": provenance(where), "scaling": scaling(where, quick=quick, out=path)}, path)
     return row_bench(where, path, quick=quick, only=only, num_chains=num_chains, rounds=rounds, backend=backend)
+
+
+def study(
+    name: str, *, quick: bool, rounds: int, seeds: tuple[int, ...], data_dir: str | None, path: Path
+) -> dict[str, Any] | list[dict[str, Any]] | None:
+    """What the study of that name finds; None where it is none. See ``bench`` for names and settings."""
+    if name == DDP:
+        from gwg_dist.bench.ddp import weak_scaling
+
+        return weak_scaling(quick=quick)
+    if name == INFERENCE:
+        from gwg_dist.bench.inference import inference
+
+        return [learnt._asdict() for learnt in inference(quick=quick)]
+    if name == LAG:
+        from gwg_dist.bench.lag import lag_study
+
+        return lag_study(quick=quick, data_dir=data_dir)
+    if name == TRAINING:
+        from gwg_dist.bench.training import training_study
+
+        return training_study(quick=quick, data_dir=data_dir, seeds=seeds, out=path)
+    if name == THREADS:
+        from gwg_dist.bench.threads import thread_study
+
+        return thread_study(quick=quick, rounds=rounds)
+    return None
 
 
 def row_bench(
