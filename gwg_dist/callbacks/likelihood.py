@@ -91,7 +91,10 @@ def forward_of(
     keep: Keep | None = None,
     at: Callable[[AnnealPoint], None] | None = None,
 ) -> AISResult | Unfinished:
-    """Forward AIS on the module's present weights; see ``assess_module``."""
+    """Forward AIS on the module's present weights; called on every rank.
+
+    The arguments are those of ``assess_module``, and ``at``, which is that of ``annealed``.
+    """
     settings = settings.for_kernel(module.sampler)
     target, space, dtype = module.target, module.space, module.reference.weights.dtype
     kernel = module.sampler.annealed()
