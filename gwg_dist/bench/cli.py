@@ -59,7 +59,7 @@ def bench(
         device: "cpu" or "cuda"; a CUDA device where there is one.
         minutes: of "recipe": what each run is given.
         seeds: of "recipe" and "training": seeds of the runs.
-        sets: of "recipe": parts of the names of data sets, separated by commas; "" for all.
+        sets: of "recipe" and "training": parts of the names of data sets, separated by commas; "" for all.
         data_dir: of "recipe": folder of the files of data; sets whose file is not there are left out. Of "lag": folder
             of caltech101_silhouettes28.npz and dna_mlbench.npz; of "training": of mnist.npz. The digits alone without
             it.
@@ -76,7 +76,7 @@ def bench(
     path = Path(out)
     if not path.parent.is_dir():
         raise InputError(f"out: no folder {path.parent}")
-    found = study(only.lower(), quick=quick, rounds=rounds, seeds=seeds, data_dir=data_dir, path=path)
+    found = study(only.lower(), quick=quick, rounds=rounds, seeds=seeds, sets=sets, data_dir=data_dir, path=path)
     if found is not None:
         return written({"machine": provenance(where), only.lower(): found}, path)
     if only.lower() == RECIPE:
@@ -90,7 +90,7 @@ def bench(
 
 
 def study(
-    name: str, *, quick: bool, rounds: int, seeds: tuple[int, ...], data_dir: str | None, path: Path
+    name: str, *, quick: bool, rounds: int, seeds: tuple[int, ...], sets: str, data_dir: str | None, path: Path
 ) -> dict[str, Any] | list[dict[str, Any]] | None:
     """What the study of that name finds; None where it is none. See ``bench`` for names and settings."""
     if name == DDP:
@@ -108,7 +108,7 @@ def study(
     if name == TRAINING:
         from gwg_dist.bench.training import training_study
 
-        return training_study(quick=quick, data_dir=data_dir, seeds=seeds, out=path)
+        return training_study(quick=quick, data_dir=data_dir, seeds=seeds, sets=sets, out=path)
     if name == THREADS:
         from gwg_dist.bench.threads import thread_study
 

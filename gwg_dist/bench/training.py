@@ -1,9 +1,9 @@
 """What a kernel buys in training: the test likelihood of the same run, by the gradients that its chains took.
 
 Every run has the same data, energy, rate and number of iterations; only the kernel and its number of steps differ. A
-kernel with something to tune tunes it in the first part of the run, then it is frozen. All models are measured by the
-same kernel, Gibbs-With-Gradients, at the same temperatures. ``gradients`` counts evaluations of ∇E a chain: iterations
-times steps.
+kernel with something to tune tunes it in the first part of the run, then it is frozen. A model of few hidden units has
+an exact likelihood, by the sum over them. All others are measured by the same kernel, Gibbs-With-Gradients, at the same
+temperatures. ``gradients`` counts evaluations of ∇E a chain: iterations times steps.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from gwg_dist.samplers import GWG
 from gwg_dist.tools.errors import DivergedError, InputError
 from gwg_dist.tools.seeding import make_generator
 from gwg_dist.tools.terminal import console
+from gwg_dist.training.estimate import exact_values, exact_way
 from gwg_dist.training.loading import load_run
 
 REFERENCE = ("GWG", 10)  # the paper's kernel at the steps that others are compared with
@@ -47,8 +48,8 @@ class Trained(NamedTuple):
         seed: seed of the run.
         gradients: evaluations of ∇E by one chain's share of the run.
         test: mean test log-likelihood, nats; minus infinity where the run diverged.
-        stderr: the standard error that log Z brings to it.
-        ess: of the weights of AIS.
+        stderr: the standard error that log Z brings to it; 0 where it is exact.
+        ess: of the weights of AIS; not a number where there was none.
         accepted: mean acceptance at the end.
         hops: sites that change in a step, at the end.
         seconds: process CPU time of the training.
@@ -66,29 +67,51 @@ class Trained(NamedTuple):
     seconds: float
 
 
-def training_study(*, quick: bool, data_dir: str | None, seeds: Sequence[int], out: Path) -> dict[str, Any]:
-    """Run every kernel at its numbers of steps on the digits, and on MNIST of ``data_dir``; print and return tables.
+def training_study(*, quick: bool, data_dir: str | None, seeds: Sequence[int], sets: str, out: Path) -> dict[str, Any]:
+    """Run every kernel at its numbers of steps on each set of data; print and return tables.
 
-    A picture, likelihood over gradients, lies beside ``out``. Raises InputError where data_dir lacks mnist.npz.
+    A picture of each set, likelihood over gradients, lies beside ``out``.
+
+    Args:
+        quick: a few iterations, one number of steps a kernel.
+        data_dir: folder of mnist.npz; the digits alone without it.
+        seeds: seeds of the runs.
+        sets: parts of the names of sets, separated by commas; "" for all.
+        out: the JSON file.
+
+    Raises:
+        InputError: data_dir lacks mnist.npz, no set of such a name.
     """
-    sets = {"digits": (["--data=Digits", "--model.energy.num_hidden=192"], 60 if quick else 3000)}
+    parts = [part.strip().lower() for part in sets.split(",")]
+    known = settings_of_sets(data_dir)
+    wanted = {name: settings for name, settings in known.items() if any(part in name for part in parts)}
+    if not wanted:
+        raise InputError(f"sets: none of {', '.join(known)} has {sets!r} in its name")
+    length, temperatures = (60, 50) if quick else (3000, 20_000)
+    points = [(kernel, steps) for kernel, numbers in KERNELS.items() for steps in numbers[: 1 if quick else None]]
+    found = {}
+    for name, settings in wanted.items():
+        runs = []
+        for seed in seeds:
+            for kernel, steps in points:
+                runs.append(trained(settings, kernel, steps, seed, length=length, temperatures=temperatures))
+                console.print(f"{name}: {runs[-1]}", soft_wrap=True, highlight=False)
+        console.print(runs_table(name, runs))
+        draw(name, runs, out.with_name(f"{out.stem}-{name}.png"))
+        found[name] = {"iterations": length, "runs": [run._asdict() for run in runs]}
+    return found
+
+
+def settings_of_sets(data_dir: str | None) -> dict[str, list[str]]:
+    """Settings by name of set: the digits, and MNIST of ``data_dir`` with 20 hidden units and with 200."""
+    found = {"digits": ["--data=Digits", "--model.energy.num_hidden=192"]}
     if data_dir:
         path = Path(data_dir).expanduser() / MNIST
         if not path.is_file():
             raise InputError(f"data_dir: there is no file {path}")
         data = ["--data=MNIST", "--data.binarization=threshold", f"--data.root={path.parent}"]
-        sets["mnist"] = ([*data, "--model.energy.num_hidden=200", "--model.learning_rate=1e-3"], 60 if quick else 3000)
-    points = [(kernel, steps) for kernel, numbers in KERNELS.items() for steps in numbers[: 1 if quick else None]]
-    found = {}
-    for name, (settings, length) in sets.items():
-        runs = []
-        for seed in seeds:
-            for kernel, steps in points:
-                runs.append(trained(settings, kernel, steps, seed, length=length, temperatures=50 if quick else 20_000))
-                console.print(f"{name}: {runs[-1]}", soft_wrap=True, highlight=False)
-        console.print(runs_table(name, runs))
-        draw(name, runs, out.with_name(f"{out.stem}-{name}.png"))
-        found[name] = {"iterations": length, "runs": [run._asdict() for run in runs]}
+        for hidden in (20, 200):
+            found[f"mnist-{hidden}"] = [*data, f"--model.energy.num_hidden={hidden}", "--model.learning_rate=1e-3"]
     return found
 
 
@@ -114,15 +137,15 @@ def trained(settings: Sequence[str], kernel: str, steps: int, seed: int, *, leng
 
 
 def likelihood_of(folder: Path, temperatures: int) -> tuple[float, float, float]:
-    """Test likelihood of a run's last weights, its standard error, and the ESS, by AIS with GWG."""
+    """Test likelihood of a run's last weights, its standard error, and the ESS: by an exact sum, else by AIS."""
     run = load_run(folder, "last", device="cpu")
-    target = run.module.target
+    if exact_way(run) is not None:
+        return exact_values(run)["test"], 0.0, math.nan
+    target, codes = run.module.target, run.data.splits.test
+    assert codes is not None
     generator = make_generator(0, "kernels in training")
     estimate = ais(target, GWG(), generator=generator, num_chains=100, num_temperatures=temperatures)
-    codes = run.data.splits.test
-    assert codes is not None
-    found = log_likelihood(target, codes, estimate)
-    return found.mean, estimate.stderr, estimate.ess
+    return log_likelihood(target, codes, estimate).mean, estimate.stderr, estimate.ess
 
 
 def last_logged(folder: Path, name: str) -> float:

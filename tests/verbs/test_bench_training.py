@@ -17,7 +17,8 @@ def test_a_run_of_the_study() -> None:
     settings = ["--data=Digits", "--model.energy.num_hidden=4"]
     run = trained(settings, "GWG", 2, 1, length=60, temperatures=10)
     assert (run.kernel, run.steps, run.seed, run.gradients) == ("GWG", 2, 1, 120)
-    assert all(map(math.isfinite, (run.test, run.stderr, run.ess, run.accepted, run.hops)))
+    assert all(map(math.isfinite, (run.test, run.stderr, run.accepted, run.hops)))
+    assert (run.stderr, math.isnan(run.ess)) == (0.0, True), "four hidden units are summed over"
 
 
 def test_the_gain_is_over_the_kernel_of_the_paper(tmp_path: Path) -> None:
@@ -34,4 +35,9 @@ def test_kernels_are_compared_with_that_of_the_paper() -> None:
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"mnist\.npz"):
-        training_study(quick=True, data_dir=str(tmp_path), seeds=[0], out=tmp_path / "bench.json")
+        training_study(quick=True, data_dir=str(tmp_path), seeds=[0], sets="", out=tmp_path / "bench.json")
+
+
+def test_a_set_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="sets: none of digits has 'cifar' in its name"):
+        training_study(quick=True, data_dir=None, seeds=[0], sets="cifar", out=tmp_path / "bench.json")
