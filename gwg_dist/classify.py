@@ -29,7 +29,8 @@ def classify(
 
     Args:
         run: folder of the run.
-        file: points as the run's data set reads them, in which the label may be missing; or train, validation or test.
+        file: points as the run's data set reads them, in which the label may be missing, or a folder of images; or
+            train, validation or test.
         site: the label's site, by its name or its number from 1; the last one by default.
         out: path of the .csv; RUN/labels-NAME.csv by default. Nothing is overwritten.
         checkpoint: "last", "best" or the path of a file. The best is that of the likelihood of the whole point, which

@@ -36,7 +36,8 @@ def complete(
 
     Args:
         run: folder of the run.
-        file: points as the run's data set reads them, with missing sites; or train, validation or test.
+        file: points as the run's data set reads them, with missing sites, or a folder of images; or train,
+            validation or test.
         what: "mode" writes the most probable category of each missing site, "samples" completed points, num_chains of
             each, "marginals" a .csv of probabilities.
         out: path of the file; RUN/completed-NAME by default. Nothing is overwritten.

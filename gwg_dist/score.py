@@ -35,7 +35,8 @@ def score(
 
     Args:
         run: folder of the run.
-        file: points as the run's data set reads them: .npz, .npy, .csv, FASTA; or train, validation or test.
+        file: points as the run's data set reads them: .npz, .npy, .csv, FASTA, a folder of images; or train,
+            validation or test.
         out: path of the .csv; RUN/scores-NAME.csv by default. Nothing is overwritten.
         mutations: score all changes of one site of one point instead, log p(x') - log p(x), with a picture.
         reference: the point that is changed, by its name or its number in the file, from 1.

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gwg_dist.data.base import DiscreteData, Splits, binarize, check_binarization, split_rows
 from gwg_dist.data.forms import Grey
+from gwg_dist.data.image_files import are_images
+from gwg_dist.data.points import read_points
 from gwg_dist.spaces import Binary, Categorical
 
 NUM_LEVELS, NUM_PIXELS, NUM_LABELS = 17, 64, 10
@@ -54,6 +57,14 @@ class Digits(DiscreteData):
             return splits
         shown = split_rows(torch.from_numpy(digits).to(torch.uint8)[:, None], NUM_VALIDATION, NUM_TEST)
         return Splits(*(torch.cat(both, 1) for both in zip(splits, shown, strict=True)))
+
+    def encode_file(self, path: str | Path, *, missing_as: int | None = None) -> tuple[Tensor, list[str]]:
+        """Images without a label, where labels are sites, have the label missing."""
+        if not self.labels or missing_as is None or not are_images(Path(path).expanduser()):
+            return super().encode_file(path, missing_as=missing_as)
+        grey = Grey(NUM_LEVELS - 1, self.space.sizes[0], self.binarization)
+        pixels, names = read_points(path, Categorical((8, 8), self.space.sizes[0]), grey=grey)
+        return torch.cat([pixels, torch.full((len(pixels), 1), missing_as)], 1), names
 
     def site_names(self) -> list[str]:
         """Numbers of the pixels from 1; "label" for the digit."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from gwg_dist.data.base import DiscreteData, Splits, binarize, check_binarization, split_rows
 from gwg_dist.data.files import UNREADABLE, read_arrays
 from gwg_dist.data.forms import WHITE, Grey
-from gwg_dist.data.images import read_images
+from gwg_dist.data.image_files import read_images
 from gwg_dist.spaces import Binary, Categorical, Space
 from gwg_dist.tools.errors import InputError
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gwg_dist.data.files import existing, read_arrays, read_text
 from gwg_dist.data.forms import SITES, Grey, kind_of, numbers_of, of_grey
+from gwg_dist.data.image_files import are_images, image_points
 from gwg_dist.spaces import Space
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.files import replacing
@@ -31,15 +32,16 @@ def read_points(
     order: str | None = None,
     grey: Grey | None = None,
 ) -> tuple[Tensor, list[str]]:
-    """Codes ``(N, D)`` int64 of a file, and a name for each point: its number, from 1.
+    """Codes ``(N, D)`` int64 of a file, and a name for each point: its number, from 1, or that of its image.
 
     An .npz or .npy holds integers ``(N, ...)``; of several arrays it is x, or the only one whose points have D sites.
     Two levels 0 and 255 are 0 and 1 of a Binary space. One-hot sites, packed bits, and the grey levels of a run that
     made categories of such are recognised, and it is said. An .npz with energies f beside x, as ``gwg_dist sample``
-    writes it, holds codes in any case. A .csv or .tsv has a point a line and a site a column.
+    writes it, holds codes in any case. A .csv or .tsv has a point a line and a site a column. A folder holds images,
+    see ``image_points``; a single image is read as well.
 
     Args:
-        path: the file.
+        path: the file, or a folder of images.
         space: where the points live.
         missing_as: the code that stands for a missing site in what is returned. In arrays -1 and NaN are missing, in
             tables -1, an empty cell, "?", "." and NA. None refuses missing sites.
@@ -52,9 +54,13 @@ def read_points(
         InputError: no such file, one of another kind, another number of sites, a value that is no category; it names
             the file, and the line and column or the point and site.
     """
-    path = existing(path, "file")
-    suffix = path.suffix.lower()
-    if suffix in ARRAYS:
+    path = Path(path).expanduser()
+    path = path if path.is_dir() else existing(path, "file")
+    suffix, names = path.suffix.lower(), None
+    if are_images(path):
+        numbers, names, are_codes = image_points(path, space, grey=grey)
+        values, grey = (None if are_codes else values), None
+    elif suffix in ARRAYS:
         arrays = read_arrays(path, "file")
         values, grey = (None, None) if {"x", "f"} <= arrays.keys() else (values, grey)
         numbers = _array(arrays, path, space, order, bits=values is None and grey is None)
@@ -62,11 +68,11 @@ def read_points(
         numbers = _table(path, space)
     else:
         known = ", ".join(WRITTEN)
-        raise InputError(f"file: {path} is of no kind that the data of this run are read from: {known}")
+        raise InputError(f"file: {path} is of no kind that the data of this run are read from: {known}, images")
     if values is not None:
         numbers = _codes_of(numbers, np.array(values), str(path))
-    numbers = of_grey(numbers, grey, str(path))
-    return checked_codes(numbers, space, str(path), missing_as=missing_as), [str(n + 1) for n in range(len(numbers))]
+    codes = checked_codes(of_grey(numbers, grey, str(path)), space, str(path), missing_as=missing_as)
+    return codes, names or [str(n + 1) for n in range(len(codes))]
 
 
 def values_of(codes: Tensor, values: Sequence[int] | None) -> np.ndarray:

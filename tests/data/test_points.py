@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
-from gwg_dist.data import Arrays, Table
+from gwg_dist.data import Arrays, Digits, Images, Table
+from gwg_dist.data.digits import read_digits
 from gwg_dist.spaces import Binary, Categorical
 from gwg_dist.tools.errors import InputError
 
@@ -204,3 +206,60 @@ def test_pixels_that_training_draws_are_drawn_once(tmp_path: Path) -> None:
     assert (codes[grey == 255] == 1).all()
     assert abs(codes.mean() - grey.mean() / 255) < 0.01
     assert np.array_equal(codes, data.encode_file(tmp_path / "train.npy")[0].numpy())
+
+
+def drawn(folder: Path, images: np.ndarray) -> Path:
+    folder.mkdir()
+    for number, image in enumerate(images):
+        Image.fromarray(image.astype(np.uint8)).save(folder / f"{number:02}.png")
+    return folder
+
+
+def test_a_folder_of_images_asks_as_it_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Grey levels become what those of the run's own file became, whether that was a folder or an array."""
+    grey = np.random.default_rng(0).integers(0, 256, (6, 8, 5))
+    folder = drawn(tmp_path / "grey", grey)
+    np.savez(tmp_path / "bits.npz", x=grey > 127)
+    np.savez(tmp_path / "spins.npz", x=np.where(grey > 127, 1, -1))
+    np.savez(tmp_path / "grey.npz", x=grey)
+    bits, sixteen = torch.from_numpy(grey > 127).long().flatten(1), torch.from_numpy(grey // 16).flatten(1)
+    levels = torch.from_numpy(grey).flatten(1)
+    for data, expected in (
+        (Images(str(folder)), bits),
+        (Arrays(str(tmp_path / "bits.npz")), bits),
+        (Arrays(str(tmp_path / "spins.npz")), bits),
+        (Arrays(str(tmp_path / "grey.npz"), levels=16), sixteen),
+        (Arrays(str(tmp_path / "grey.npz"), num_categories=256), levels),
+    ):
+        capsys.readouterr()
+        found, names = data.encode_file(folder)
+        assert torch.equal(found, expected)
+        assert names == [f"{n:02}.png" for n in range(6)]
+        assert "6 images of 5x8 pixels, read as grey" in capsys.readouterr().err
+        assert torch.equal(data.encode_file(folder / "02.png")[0], expected[2:3]), "one image is a point"
+    assert torch.equal(torch.cat(list(Images(str(folder), batch_size=1).splits)).sum(0).long(), bits.sum(0))
+
+
+def test_images_of_labelled_digits_have_a_label_to_find(tmp_path: Path) -> None:
+    levels, _ = read_digits()
+    folder = drawn(tmp_path / "digits", np.round(levels[:9].reshape(9, 8, 8) * 255 / 16))
+    for binarization, expected in (("threshold", levels[:9] >= 8), ("none", levels[:9])):
+        found, _ = Digits(labels=True, binarization=binarization).encode_file(folder, missing_as=-1)
+        assert torch.equal(found[:, :64], torch.from_numpy(expected).long())
+        assert (found[:, 64] == -1).all()
+
+
+def test_strange_images_are_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=np.arange(24).reshape(4, 2, 3) % 4)
+    data = Arrays(str(tmp_path / "x.npz"))
+    folder = drawn(tmp_path / "images", np.full((2, 3, 2), 2))
+    with pytest.raises(InputError, match=r"00\.png is an image of 2x3 pixels, the run has images of 3x2 pixels"):
+        data.encode_file(folder)
+    (folder / "00.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"00\.png is damaged or no image"):
+        data.encode_file(folder)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no images, at least one is needed"):
+        data.encode_file(tmp_path / "empty")
+    with pytest.raises(InputError, match="point 1, site 1 is 9, expected an integer from 0 to 3"):
+        data.encode_file(drawn(tmp_path / "light", np.full((1, 2, 3), 9)))
