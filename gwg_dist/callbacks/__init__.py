@@ -13,18 +13,22 @@ from gwg_dist.callbacks.diagnostics import (
     MarginalRMSE,
     SplitRhat,
 )
-from gwg_dist.callbacks.guard import DivergenceGuard
-from gwg_dist.callbacks.kernel import KernelChange, kernel_of
-from gwg_dist.callbacks.likelihood import (
-    AISLikelihood,
+from gwg_dist.callbacks.estimates import (
+    LEAST_CHAINS,
     Keep,
     annealed,
     assess_module,
     forward_of,
     held_out,
     in_eval_mode,
+    reverse_of,
+    settled_of,
+    some_chains,
     tell_of_no_pilot,
 )
+from gwg_dist.callbacks.guard import DivergenceGuard
+from gwg_dist.callbacks.kernel import KernelChange, kernel_of
+from gwg_dist.callbacks.likelihood import AISLikelihood
 from gwg_dist.callbacks.metrics import TrainingMetrics
 from gwg_dist.callbacks.pace import Pace
 from gwg_dist.callbacks.progress import TrainingProgress, progress_of
@@ -34,6 +38,7 @@ from gwg_dist.callbacks.symptoms import Symptom, Symptoms
 from gwg_dist.callbacks.watch import CouplingError, SamplePictures
 
 __all__ = [
+    "LEAST_CHAINS",
     "AISLikelihood",
     "Adaptation",
     "AveragedWeights",
@@ -63,5 +68,8 @@ __all__ = [
     "in_eval_mode",
     "kernel_of",
     "progress_of",
+    "reverse_of",
+    "settled_of",
+    "some_chains",
     "tell_of_no_pilot",
 ]

@@ -12,8 +12,8 @@ from lightning.pytorch.callbacks import Callback
 
 from gwg_dist.batch import weighted_mean
 from gwg_dist.callbacks.diagnosis import ANOTHER_KERNEL, LAGGING, kernel_setting
+from gwg_dist.callbacks.estimates import in_eval_mode
 from gwg_dist.callbacks.guard import DivergenceGuard
-from gwg_dist.callbacks.likelihood import in_eval_mode
 from gwg_dist.evaluation.exact import unnormalised_log_prob
 from gwg_dist.module import LAG_EVERY, EBMModule
 from gwg_dist.tools.distributed import all_sum, world_size

@@ -47,7 +47,7 @@ from gwg_dist.evaluation.mixing import (
 )
 from gwg_dist.evaluation.pilot import pilot_path
 from gwg_dist.evaluation.raise_ import RAISEResult, raise_log_likelihood
-from gwg_dist.evaluation.reverse import ReverseResult, reverse_ais
+from gwg_dist.evaluation.reverse import ReverseResult, reverse_ais, reverse_result, reverse_start
 from gwg_dist.evaluation.schedules import beta_schedule
 from gwg_dist.evaluation.scores import PointScores, score_points, single_site_changes
 from gwg_dist.evaluation.sides import Route, Settled, Sides, settled, sides_of
@@ -142,6 +142,8 @@ __all__ = [
     "raise_log_likelihood",
     "ranked_pairs",
     "reverse_ais",
+    "reverse_result",
+    "reverse_start",
     "rungs_of",
     "score_points",
     "set_aside",

@@ -110,9 +110,24 @@ class Assessment:
                 return name
         return None
 
+    def between(self, name: str) -> tuple[float, float]:
+        """The likelihood of data ``name`` by the highest and by the lowest log Z of all ways, nats.
+
+        Twice the same where there is one way alone. The first is the conservative one: forward AIS alone is optimistic.
+        """
+        value = self.likelihoods[name]
+        if self.sides is None:
+            return value.mean, value.mean
+        low, high = self.sides.bracket
+        return value.mean + self.estimate.log_z - high, value.mean + self.estimate.log_z - low
+
     def metrics(self) -> dict[str, float]:
         """For loggers: nats, counts, and 1 where the weights have collapsed."""
         values = {f"{name}/log_likelihood": likelihood.mean for name, likelihood in self.likelihoods.items()}
+        if self.sides is not None:
+            for name in self.likelihoods:
+                values[f"{name}/low_side"], values[f"{name}/high_side"] = self.between(name)
+            values |= {"ais/reverse_log_z": self.sides.reverse.log_z, "ais/reverse_ess": self.sides.reverse.ess}
         return values | {
             "ais/log_z": self.estimate.log_z,
             "ais/log_z_stderr": self.estimate.stderr,
@@ -194,12 +209,13 @@ def assessment_of(estimate: AISResult, target: Target, splits: Mapping[str, Weig
 
 
 def describe(assessment: Assessment) -> str:
-    """One line: the likelihoods in nats, the error of log Z, and how it was estimated."""
-    estimate = assessment.estimate
+    """One line: the likelihoods in nats, the error of log Z, how it was estimated, and the lower side."""
+    estimate, sides = assessment.estimate, assessment.sides
     parts = [f"{name} {value.mean:.2f}" for name, value in assessment.likelihoods.items()]
+    lower = "" if sides is None else f"; {sides.bracket[1] - estimate.log_z:.2f} less by the other side"
     return (
         f"log-likelihood {', '.join(parts)} ± {estimate.error:.2f} nats "
-        f"(AIS, {estimate.num_temperatures} temperatures, ESS {estimate.ess:.0f} of {len(estimate.log_weights)})"
+        f"(AIS, {estimate.num_temperatures} temperatures, ESS {estimate.ess:.0f} of {len(estimate.log_weights)}){lower}"
     )
 
 

@@ -123,7 +123,8 @@ def identity(module: EBMModule) -> dict[str, Any]:
 class RunCheckpoints(Checkpoint):
     """Saves ``last.ckpt`` every so many iterations and at the end, ``best.ckpt`` when the likelihood improves.
 
-    An estimate whose weights have collapsed never counts as better.
+    It is that of the validation data by the highest log Z of all ways, see ``Assessment.between``: what forward AIS
+    alone finds better may be one that misses modes. An estimate whose weights have collapsed never counts as better.
 
     Args:
         folder: where the files go.
@@ -184,11 +185,13 @@ class RunCheckpoints(Checkpoint):
         if module.assessment is None or module.assessment[0] != step:
             return
         assessment = module.assessment[1]
-        validation = assessment.likelihoods.get("val")
-        if validation is None or assessment.collapsed or validation.mean <= self.best_value:
+        if "val" not in assessment.likelihoods or assessment.collapsed:
+            return
+        value, _ = assessment.between("val")
+        if value <= self.best_value:
             return
         before = self.best_value, self.best_step
-        self.best_value, self.best_step = validation.mean, step
+        self.best_value, self.best_step = value, step
         if not self._save(trainer, BEST):
             self.best_value, self.best_step = before
 

@@ -30,7 +30,7 @@ MIN_REST, MAX_REST, VISITS = 5, 100, 300
 MAX_WARMUP, COOLDOWN = 100, 0.3
 MAX_LAG = 25.0  # chains that lag further behind the model no longer tell of it (docs/tuning.md)
 NUM_EVALUATIONS, MIN_EVERY, NUM_AIS_CHAINS = 6, 100, 100
-EVALUATED_SHARE, FINAL_SHARE = 0.08, 0.1  # of the steps of training
+EVALUATED_SHARE, FINAL_SHARE = 0.05, 0.1  # of the moves of training, without the other side
 MIN_TEMPERATURES, MAX_TEMPERATURES = 300, 30_000
 
 
@@ -128,7 +128,10 @@ def by_length(config: Namespace, data: DiscreteData) -> Iterator[Choice]:
 
 
 def evaluation(config: Namespace, space: Space, num_moves: int) -> Iterator[Choice]:
-    """Estimates of the likelihood that take a tenth as many moves as training, ``num_moves``, each for two of them."""
+    """Estimates of the likelihood, by a share of as many moves as training has, ``num_moves``.
+
+    Those on the way take a twentieth. The other side takes a quarter as many again, and up to two thirds of the time.
+    """
     num = config.trainer.max_steps
     every = max(-(-num // NUM_EVALUATIONS), MIN_EVERY)
     yield Choice("evaluation.every", every, f"{NUM_EVALUATIONS} times in a run", by_length=True)

@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from rich.table import Table
 
-from gwg_dist.callbacks import assess_module
+from gwg_dist.callbacks import LEAST_CHAINS, assess_module
 from gwg_dist.evaluation import Assessment, TunedPath, Unfinished, collapse_warning, describe
 from gwg_dist.evaluation.ais import OPTIMISTIC
 from gwg_dist.spaces import Space
@@ -28,7 +28,6 @@ from gwg_dist.training.folder import BEST, EVALUATION, LAST, RESULTS, SHOWN
 from gwg_dist.training.loading import LoadedRun, load_weights
 from gwg_dist.training.rounds import Rounds, Wanted
 from gwg_dist.training.sides_shown import STANDING_STYLES, judged, likelihood_style, sides_json
-from gwg_dist.training.starts import LEAST_CHAINS
 from gwg_dist.training.verdict import Training, Verdict, bits_per_dim, next_commands, tell_verdict
 from gwg_dist.training.waiting import Waiting
 

@@ -16,7 +16,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from gwg_dist.callbacks import annealed, forward_of, held_out, in_eval_mode
+from gwg_dist.callbacks import forward_of, held_out, in_eval_mode, reverse_of, settled_of
 from gwg_dist.evaluation import (
     AISResult,
     AISSettings,
@@ -28,18 +28,15 @@ from gwg_dist.evaluation import (
     assessment_of,
     judge,
     ladder_of,
-    settled,
     sides_of,
-    take_up,
 )
 from gwg_dist.evaluation.ais import summarize
-from gwg_dist.evaluation.reverse import ReverseResult, reverse_result, reverse_start
+from gwg_dist.evaluation.reverse import ReverseResult
 from gwg_dist.evaluation.verdict import AGREED, TOLERANCE
 from gwg_dist.module import EBMModule
 from gwg_dist.samplers.run import chains_running
 from gwg_dist.tools.distributed import any_rank, from_rank_0, gather_rows, rank, share, world_size
-from gwg_dist.tools.seeding import make_generator
-from gwg_dist.tools.terminal import say, track
+from gwg_dist.tools.terminal import say
 from gwg_dist.training.loading import LoadedRun
 from gwg_dist.training.starts import chains_of, origin_of, training_part
 from gwg_dist.training.waiting import Waiting
@@ -295,12 +292,7 @@ class Rounds:
             codes, num_steps = self.wanted.starts[:num], 0
         else:
             codes = from_rank_0(chains_of(self.run, num, self.iteration))
-        generator = make_generator(module.seed, "settle", self.iteration, num_steps, num, rank(), device=module.device)
-        with in_eval_mode(module), track(self.progress, "chains", num_steps) as advance:
-            found = settled(
-                module.target, module.sampler.annealed(), codes, num_steps=num_steps, generator=generator,
-                stop=self._stop, advance=advance, backend=module.backend,
-            )  # fmt: skip
+        found = settled_of(module, codes, num_steps, iteration=self.iteration, progress=self.progress, stop=self._stop)
         if found is None:
             return False
         self.state.now = self.state.now._replace(starts=module.space.pack(found.codes).cpu(), drift=found.drift)
@@ -310,27 +302,16 @@ class Rounds:
     def _reverse(self, settings: AISSettings) -> bool:
         now, module = self.state.now, self.module
         assert now.starts is not None
-        settings = replace(settings, num_chains=len(now.starts))
-        kernel = module.sampler.annealed()
-        sampler = self._path(now) or kernel
-        generator = make_generator(
-            module.seed, "reverse", self.iteration, settings.num_temperatures, rank(), device=module.device
-        )
-        with in_eval_mode(module), track(self.progress, "reverse AIS", settings.num_temperatures) as advance:
-            start = reverse_start(module.target, module.space.unpack(now.starts))
-            if self.state.unfinished is not None:
-                dtype = module.reference.weights.dtype
-                again = take_up(self.state.unfinished, module.space, settings, dtype=dtype, generator=generator)
-                start = again or start
-            found = annealed(
-                module, sampler, start, settings, generator=generator, backwards=True, advance=advance,
-                stop=self._stop, keep=self._keep, at=partial(self._note, 1),
-            )  # fmt: skip
+        found = reverse_of(
+            module, settings, module.space.unpack(now.starts.to(module.device)), iteration=self.iteration,
+            path=self._path(now), progress=self.progress, stop=self._stop, unfinished=self.state.unfinished,
+            keep=self._keep, at=partial(self._note, 1),
+        )  # fmt: skip
         if isinstance(found, Unfinished):
             self.state.unfinished = found
             return False
         self.state.unfinished = None
-        self.state.now = now._replace(reverse=reverse_result(found).log_weights)
+        self.state.now = now._replace(reverse=found.log_weights)
         return True
 
     def _note(self, direction: int, point: AnnealPoint) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gwg_dist.callbacks import LEAST_CHAINS, some_chains
 from gwg_dist.data import DiscreteData
 from gwg_dist.evaluation.assess import Weighted
 from gwg_dist.training.family import MAX_TRAIN, some
 from gwg_dist.training.loading import LoadedRun
-
-LEAST_CHAINS = 20  # persistent chains without which the reverse runs begin at the data
 
 
 def training_part(data: DiscreteData) -> dict[str, Weighted]:
@@ -24,13 +23,8 @@ def training_part(data: DiscreteData) -> dict[str, Weighted]:
 
 def chains_of(run: LoadedRun, num: int, iteration: int) -> Tensor:
     """At most ``num`` persistent chains of a run, codes ``(n, D)``; without them, points of the training data."""
-    module, packed = run.module, run.checkpoint["chains"]["packed"]
-    generator = torch.Generator().manual_seed(module.seed + iteration)
-    packed = None if packed is None else module.chains.of_model(packed)
-    if packed is None or len(packed) < LEAST_CHAINS:
-        return run.data.sample_codes(num)[:num].cpu()
-    rows = torch.randperm(len(packed), generator=generator)[:num]
-    return module.space.unpack(packed[rows]).cpu()
+    packed = some_chains(run.module, run.checkpoint["chains"]["packed"], num, iteration=iteration)
+    return run.data.sample_codes(num)[:num].cpu() if packed is None else run.module.space.unpack(packed).cpu()
 
 
 def origin_of(run: LoadedRun) -> str:

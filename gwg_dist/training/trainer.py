@@ -167,7 +167,8 @@ class KeepConfig(Callback):
 def yardstick(config: Namespace) -> str:
     """What a likelihood was measured on and how: likelihoods compare where this is the same."""
     data = {name: value for name, value in config.data.as_dict().get("init_args", {}).items() if name != "batch_size"}
-    evaluation = {name: getattr(config.evaluation, name) for name in ("num_chains", "num_temperatures", "schedule")}
+    names = ("num_chains", "num_temperatures", "schedule", "both_sides")
+    evaluation = {name: getattr(config.evaluation, name) for name in names}
     return f"{config.data.class_path} {data} {evaluation}"
 
 

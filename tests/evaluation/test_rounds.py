@@ -165,7 +165,7 @@ def test_time_that_is_up_early_in_the_reverse_side(run: Path, monkeypatch: pytes
 def test_starts_that_are_settled_are_kept(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that is killed as it begins to go back has lost none of the steps before."""
     monkeypatch.setattr(rounds, "KEEP_SECONDS", 0.0)
-    monkeypatch.setattr(rounds, "annealed", killed)
+    monkeypatch.setattr(rounds, "reverse_of", killed)
     wanted = rounds.Wanted(AISSettings(20, 20))
     with pytest.raises(Killed):
         rounds_of(run, wanted, "settled").go()
