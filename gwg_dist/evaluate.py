@@ -38,8 +38,8 @@ def evaluate(
     Forward annealed importance sampling puts log Z too low on average. From the run's persistent chains it is estimated
     backwards as well, and by Bennett's ratio of both directions. Where these agree, and chains and annealed ends are of
     one model, the likelihood can be quoted. Where the space has at most 2^20 points, or the model at most 20 hidden
-    units, log Z is also summed exactly. An estimate that a signal stops or that is killed waits in that folder, and the
-    same command goes on with it.
+    units, or up to 24 and a sum over them takes no longer than 20 s, log Z is also summed exactly. An estimate that a
+    signal stops or that is killed waits in that folder, and the same command goes on with it.
 
     Args:
         run: folder of the run.

@@ -20,7 +20,7 @@ from gwg_dist.evaluation.contacts import (
 from gwg_dist.evaluation.distances import category_frequencies, marginal_rmse, mmd_squared
 from gwg_dist.evaluation.error_bars import Interval, interval_of_weights
 from gwg_dist.evaluation.exact import exact_log_prob, exact_log_z, unnormalised_log_prob
-from gwg_dist.evaluation.hidden import hidden_log_z, num_hidden_units
+from gwg_dist.evaluation.hidden import hidden_log_z, hidden_seconds, num_hidden_units
 from gwg_dist.evaluation.information import coupling_bound
 from gwg_dist.evaluation.labels import label_probs
 from gwg_dist.evaluation.likelihood import Likelihood, log_likelihood
@@ -29,6 +29,7 @@ from gwg_dist.evaluation.links import (
     Link,
     Trace,
     bootstrap_error,
+    bootstrap_mean_error,
     ladder_of,
     links_of,
     rungs_of,
@@ -110,6 +111,7 @@ __all__ = [
     "bennett",
     "beta_schedule",
     "bootstrap_error",
+    "bootstrap_mean_error",
     "category_frequencies",
     "check_num_chains",
     "collapse_warning",
@@ -123,6 +125,7 @@ __all__ = [
     "exact_log_z",
     "frobenius",
     "hidden_log_z",
+    "hidden_seconds",
     "integrated_time",
     "interval_of_weights",
     "judge",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gwg_dist.batch import weighted_mean
 from gwg_dist.evaluation.ais import AISResult, ais
-from gwg_dist.evaluation.likelihood import Likelihood, likelihood_and_gain
+from gwg_dist.evaluation.likelihood import Likelihood, likelihood_and_gain, point_log_probs
 from gwg_dist.evaluation.pilot import check_pilot, pilot_path
 from gwg_dist.evaluation.reverse import reverse_ais
 from gwg_dist.evaluation.schedules import ADAPTIVE, check_schedule
@@ -89,6 +89,7 @@ class Assessment:
         reference: mean log ref(x) in nats, by the name of the data; what a model without an energy has.
         gains: mean log p(x) - log ref(x) in nats with its paired error, by the name of the data.
         sides: log Z from both sides, where points of the model were given.
+        points: log ref(x) - E(x) of every point ``(N,)`` float64 nats, and the weights, by the name of the data.
     """
 
     estimate: AISResult
@@ -96,6 +97,7 @@ class Assessment:
     reference: dict[str, float]
     gains: dict[str, Likelihood] = field(default_factory=dict)
     sides: Sides | None = None
+    points: dict[str, Weighted] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def collapsed(self) -> bool:
@@ -198,14 +200,16 @@ def assessment_of(estimate: AISResult, target: Target, splits: Mapping[str, Weig
     reference = target.reference
     if reference is None:
         raise ValueError("an assessment needs a target with a reference to compare the model with")
-    likelihoods, gains, by_reference = {}, {}, {}
+    likelihoods, gains, by_reference, points = {}, {}, {}, {}
     for name, (codes, weights) in splits.items():
         if len(codes):
             codes = codes.to(reference.weights.device)
             log_prob = reference.log_prob(target.encode(codes)).double()
-            likelihoods[name], gains[name] = likelihood_and_gain(target, codes, estimate, log_prob, weights=weights)
+            values = point_log_probs(target, codes)
+            likelihoods[name], gains[name] = likelihood_and_gain(values, estimate, log_prob, weights=weights)
+            points[name] = values.cpu(), weights
             by_reference[name] = float(weighted_mean(log_prob, weights))
-    return Assessment(estimate, likelihoods, by_reference, gains)
+    return Assessment(estimate, likelihoods, by_reference, gains, points=points)
 
 
 def describe(assessment: Assessment) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from gwg_dist.evaluation.ais import AISResult
 from gwg_dist.evaluation.exact import unnormalised_log_prob
 from gwg_dist.target import Target
-from gwg_dist.tools.distributed import all_sum, rank, share, world_size
+from gwg_dist.tools.distributed import gather_rows, rank, share, world_size
 
 
 class Likelihood(NamedTuple):
@@ -44,18 +44,24 @@ def log_likelihood(
     Raises:
         ValueError: no data, or another number of weights.
     """
-    nothing = torch.zeros(len(codes), dtype=torch.float64, device=codes.device)
-    return likelihood_and_gain(target, codes, estimate, nothing, weights=weights, batch_size=batch_size)[0]
+    values = point_log_probs(target, codes, batch_size=batch_size)
+    return likelihood_and_gain(values, estimate, torch.zeros_like(values), weights=weights)[0]
+
+
+def point_log_probs(target: Target, codes: Tensor, *, batch_size: int = 500) -> Tensor:
+    """log ref(x) - E(x) of codes ``(N, D)``, ``(N,)`` float64 nats on every rank; ranks share the work.
+
+    Raises:
+        ValueError: no data.
+    """
+    if not len(codes):
+        raise ValueError("a likelihood needs at least one data point, got none")
+    mine = share(len(codes), rank(), world_size())
+    return gather_rows(unnormalised_log_prob(target, codes[mine], batch_size=batch_size))
 
 
 def likelihood_and_gain(
-    target: Target,
-    codes: Tensor,
-    estimate: AISResult,
-    baseline: Tensor,
-    *,
-    weights: Tensor | None = None,
-    batch_size: int = 500,
+    values: Tensor, estimate: AISResult, baseline: Tensor, *, weights: Tensor | None = None
 ) -> tuple[Likelihood, Likelihood]:
     """The likelihood, see ``log_likelihood``, and its gain over another model on the same points.
 
@@ -63,27 +69,26 @@ def likelihood_and_gain(
     about a point cancels.
 
     Args:
+        values: log ref(x) - E(x) of each point, ``(N,)`` float64 nats.
+        estimate: log Z.
         baseline: b ``(N,)``, the other model's log-likelihood of each point.
+        weights: ``(N,)``; None counts every point once.
 
     Raises:
-        ValueError: no data, or another number of weights.
+        ValueError: another number of weights.
     """
-    if not len(codes):
-        raise ValueError("a likelihood needs at least one data point, got none")
-    if weights is not None and len(weights) != len(codes):
-        raise ValueError(f"weights must be one for each of the {len(codes)} points, got {len(weights)}")
-    mine = share(len(codes), rank(), world_size())
-    log_probs = unnormalised_log_prob(target, codes[mine], batch_size=batch_size)
-    w = torch.ones_like(log_probs) if weights is None else weights[mine].to(log_probs)
+    if weights is not None and len(weights) != len(values):
+        raise ValueError(f"weights must be one for each of the {len(values)} points, got {len(weights)}")
+    w = torch.ones_like(values) if weights is None else weights.to(values)
     found = []
-    for values in (log_probs, log_probs - baseline[mine].to(log_probs)):
-        mean, data_stderr = _mean_and_error(values, w)
-        found.append(Likelihood(mean - estimate.log_z, estimate.error, data_stderr, len(codes)))
+    for each in (values, values - baseline.to(values)):
+        mean, data_stderr = _mean_and_error(each, w)
+        found.append(Likelihood(mean - estimate.log_z, estimate.error, data_stderr, len(values)))
     return found[0], found[1]
 
 
 def _mean_and_error(values: Tensor, w: Tensor) -> tuple[float, float]:
-    """The mean of all ranks' values by their weights, and its standard error."""
+    """The mean of values by their weights, and its standard error."""
     sums = torch.stack(
         [
             w.sum(),
@@ -93,7 +98,7 @@ def _mean_and_error(values: Tensor, w: Tensor) -> tuple[float, float]:
             (w.square() * values.square()).sum(),
         ]
     )
-    total, first, squares, first2, second2 = all_sum(sums).tolist()
+    total, first, squares, first2, second2 = sums.tolist()
     mean = first / total
     variance = max(second2 / squares - mean * (2 * first2 / squares - mean), 0.0)
     effective = total**2 / squares  # of points: N where all weights are equal

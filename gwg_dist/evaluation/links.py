@@ -160,3 +160,17 @@ def bootstrap_error(log_weights: Tensor, *, num: int = 200, seed: int = 0) -> fl
     rows = torch.randint(len(log_weights), (num, len(log_weights)), generator=generator)
     values = log_weights.double()[rows].logsumexp(1) - math.log(len(log_weights))
     return float(values.std())
+
+
+def bootstrap_mean_error(values: Tensor, weights: Tensor | None = None, *, num: int = 200, seed: int = 0) -> float:
+    """Standard error of the weighted mean of ``values`` ``(N,)`` when points are drawn again with replacement.
+
+    Points are drawn with their weights ``(N,)``; None counts every point once.
+    """
+    generator, values = torch.Generator().manual_seed(seed), values.double().cpu()
+    weights = torch.ones_like(values) if weights is None else weights.to(values)
+    means = []
+    for _ in range(num):
+        rows = torch.randint(len(values), (len(values),), generator=generator)
+        means.append(weights[rows] @ values[rows] / weights[rows].sum())
+    return float(torch.stack(means).std())

@@ -73,6 +73,7 @@ class Sides:
         exact: log Z by an exact sum; None where there is none.
         ladder: the path by its rungs; None where they were not kept.
         origin: where the points come from, in words.
+        steps_before: gradient evaluations of each point before it was annealed back.
     """
 
     forward: AISResult
@@ -88,6 +89,7 @@ class Sides:
     exact: float | None = None
     ladder: Ladder | None = None
     origin: str = "chains"
+    steps_before: int = 0
 
     @property
     def routes(self) -> tuple[Route, ...]:

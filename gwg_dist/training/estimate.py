@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch.distributed as dist
+import yaml
 from torch import Tensor
 
 from gwg_dist.batch import weighted_mean
@@ -22,9 +24,13 @@ from gwg_dist.evaluation import (
     collapse_warning,
     exact_log_z,
     hidden_log_z,
+    hidden_seconds,
     num_hidden_units,
     unnormalised_log_prob,
 )
+from gwg_dist.evaluation.hidden import MAX_HIDDEN_UNITS
+from gwg_dist.evaluation.pilot import NUM_CHAINS
+from gwg_dist.evaluation.schedules import ADAPTIVE
 from gwg_dist.evaluation.verdict import GAP, UNQUOTABLE
 from gwg_dist.spaces import Space
 from gwg_dist.tools.distributed import from_rank_0, rank, world_size
@@ -32,7 +38,7 @@ from gwg_dist.tools.errors import InputError, Stopped
 from gwg_dist.tools.files import make_folder, surviving, write_json
 from gwg_dist.tools.provenance import provenance
 from gwg_dist.tools.terminal import console, make_progress, say
-from gwg_dist.training.folder import EVALUATION
+from gwg_dist.training.folder import CONFIG, EVALUATION
 from gwg_dist.training.interruption import Interruption
 from gwg_dist.training.loading import LoadedRun, load_run
 from gwg_dist.training.processes import meeting
@@ -40,6 +46,7 @@ from gwg_dist.training.results import assessment_json, assessment_table, title_o
 from gwg_dist.training.rounds import Rounds, Wanted
 from gwg_dist.training.sides_shown import (
     STANDING_STYLES,
+    evaluations_json,
     judged,
     likelihood_table,
     links_table,
@@ -51,6 +58,7 @@ from gwg_dist.training.verdict import tell_verdict
 from gwg_dist.training.waiting import Waiting
 
 MAX_EXACT_STATES = 2**20
+MAX_EXACT_SECONDS = 20.0  # of a sum over more than 2^20 states of hidden units
 BOTH, FORWARD = SIDES = ("both", "forward")
 
 
@@ -106,17 +114,18 @@ def evaluate_run(order: Order) -> Path | None:
             loaded.data.prepare_data()
         if world_size() > 1:
             dist.barrier()
-        if wanted.until_gap is not None and exact_way(loaded) is not None:
+        how = from_rank_0(exact_way(loaded, aloud=True) if rank() == 0 else None)
+        if wanted.until_gap is not None and how is not None:
             wanted = wanted._replace(until_gap=None)
             if rank() == 0:
-                say(f"log Z is exact, by {exact_way(loaded)}: one round is enough, until_gap has no effect")
+                say(f"log Z is exact, by {how}: one round is enough, until_gap has no effect")
         if order.starts is not None:
             wanted = wanted._replace(starts=given_starts(loaded, order.starts))
         with Interruption(loaded.module.device) as interruption:
             outcome = estimate(loaded, wanted, (path or usual).with_suffix(".partial.pt"), interruption)
             outcome = None if outcome is None else with_train(loaded, outcome)
             if outcome is not None and rank() == 0:
-                tell(loaded, outcome, run, path, until_gap=wanted.until_gap, as_json=order.as_json)
+                tell(loaded, outcome, run, path, order=order, wanted=wanted, how=how)
     if outcome is None:
         raise Stopped(interruption.received)
     return path
@@ -193,26 +202,32 @@ def tell(
     folder: Path,
     path: Path | None,
     *,
-    until_gap: float | None = None,
-    as_json: bool = False,
+    order: Order,
+    wanted: Wanted,
+    how: str | None,
 ) -> None:
     """Print the estimate, the exact values where there are any, and write both to ``path``, if any.
 
-    With ``as_json`` the numbers go to standard output as well.
+    Args:
+        loaded: the model.
+        assessment: what was found.
+        folder: the run's.
+        path: file for the numbers; None for none.
+        order: what was asked for; with ``as_json`` the numbers go to standard output as well.
+        wanted: what of it was to be done.
+        how: see ``exact_way``.
     """
-    space, made_by = loaded.module.space, provenance(loaded.module.device)
-    how = exact_way(loaded)
+    space, origin = loaded.module.space, origin_json(loaded, assessment, folder, wanted)
     exact = None if how is None else exact_values(loaded)
     if exact is not None and assessment.sides is not None:
         assessment = replace(assessment, sides=replace(assessment.sides, exact=exact["log_z"]))
     values = assessment_json(assessment, space, loaded.checkpoint, loaded.path)
-    values["made by"] = made_by
-    values["seed"] = loaded.module.seed
+    values |= origin
     title = title_of(loaded.path, loaded.checkpoint)
     if assessment.sides is None:
         console.print(assessment_table(assessment, space, title=title))
     else:
-        values["sides"] = tell_sides(assessment, space, title, until_gap)
+        values["sides"] = tell_sides(assessment, space, title, wanted.until_gap)
     if assessment.collapsed:
         say(collapse_warning(assessment), "bold red")
     training = training_of(folder, loaded.checkpoint, loaded.data.batch_size)
@@ -225,7 +240,7 @@ def tell(
         with surviving(path.name):
             write_json(path, values)
             say(f"written to {path}")
-    if as_json:
+    if order.as_json:
         sys.stdout.write(json.dumps(values, indent=2) + "\n")
 
 
@@ -241,6 +256,29 @@ def tell_sides(assessment: Assessment, space: Space, title: str, until_gap: floa
     return sides_json(assessment, standing, space)
 
 
+def origin_json(loaded: LoadedRun, assessment: Assessment, folder: Path, wanted: Wanted) -> dict[str, Any]:
+    """What the numbers come from: code and machine, seed, the run's settings, those of the estimate, and its cost."""
+    config = (folder / CONFIG).read_bytes()
+    return {
+        "made by": provenance(loaded.module.device),
+        "seed": loaded.module.seed,
+        "run": {
+            "folder": folder.resolve().name,
+            "config_sha256": hashlib.sha256(config).hexdigest(),
+            "config": yaml.safe_load(config),
+            "kernel": loaded.checkpoint["gwg_dist"].get("kernel"),
+        },
+        "settings": wanted.asked() | {"until_gap": wanted.until_gap, "kernel": str(loaded.module.sampler.annealed())},
+        "gradient_evaluations": evaluations_json(assessment, pilot=pilot_evaluations(wanted.settings, loaded)),
+    }
+
+
+def pilot_evaluations(settings: AISSettings, loaded: LoadedRun) -> int:
+    """Gradient evaluations of the pilot runs of an estimate."""
+    needed = settings.for_kernel(loaded.module.sampler).pilot
+    return NUM_CHAINS * needed * (2 if settings.schedule == ADAPTIVE else 1)
+
+
 def with_train(loaded: LoadedRun, assessment: Assessment) -> Assessment:
     """The assessment with at most 10,000 training points; not of images in shades of grey. Called on every rank."""
     part = training_part(loaded.data)
@@ -252,20 +290,41 @@ def with_train(loaded: LoadedRun, assessment: Assessment) -> Assessment:
         assessment,
         likelihoods=found.likelihoods | assessment.likelihoods,
         reference=found.reference | assessment.reference,
+        points=found.points | assessment.points,
     )
 
 
-def exact_way(loaded: LoadedRun) -> str | None:
-    """How log Z can be summed exactly; None where there are too many terms."""
+def exact_way(loaded: LoadedRun, *, aloud: bool = False) -> str | None:
+    """How log Z can be summed exactly; None where there are too many terms.
+
+    More than 2^20 states of hidden units are summed where that takes no longer than 20 s on this machine, by the time
+    of a part of the sum; with ``aloud`` a sum that would take longer is said. One process's clock decides, so ask one.
+    """
     if loaded.module.space.num_states <= MAX_EXACT_STATES:
         return "enumeration"
     num_hidden = num_hidden_units(loaded.module.target)
-    return "the sum over hidden units" if num_hidden is not None and 2**num_hidden <= MAX_EXACT_STATES else None
+    if num_hidden is None or num_hidden > MAX_HIDDEN_UNITS:
+        return None
+    seconds = seconds_of_sum(loaded) if 2**num_hidden > MAX_EXACT_STATES else 0.0
+    if seconds <= MAX_EXACT_SECONDS:
+        return "the sum over hidden units"
+    if aloud:
+        say(f"log Z is not summed over 2^{num_hidden} states of the hidden units: it would take {seconds:.0f} s, more "
+            f"than {MAX_EXACT_SECONDS:.0f}")  # fmt: skip
+    return None
+
+
+def seconds_of_sum(loaded: LoadedRun) -> float:
+    """How long a sum over hidden units takes on the processor, where ``exact_values`` makes it."""
+    device = loaded.module.device
+    seconds = hidden_seconds(loaded.module.cpu().target)
+    loaded.module.to(device)
+    return seconds
 
 
 def exact_values(loaded: LoadedRun) -> dict[str, float]:
     """log Z and the mean log-likelihoods in nats, by the sum that ``exact_way`` names."""
-    by_points = exact_way(loaded) == "enumeration"
+    by_points = loaded.module.space.num_states <= MAX_EXACT_STATES
     module = loaded.module.cpu()
     log_z = exact_log_z(module.target) if by_points else hidden_log_z(module.target)
     values = {"log_z": log_z}

@@ -27,7 +27,15 @@ from gwg_dist.training.family import write_family
 from gwg_dist.training.folder import BEST, EVALUATION, LAST, RESULTS, SHOWN
 from gwg_dist.training.loading import LoadedRun, load_weights
 from gwg_dist.training.rounds import Rounds, Wanted
-from gwg_dist.training.sides_shown import STANDING_STYLES, judged, likelihood_style, sides_json
+from gwg_dist.training.sides_shown import (
+    STANDING_STYLES,
+    evaluations_json,
+    judged,
+    likelihood_style,
+    likelihood_table,
+    sides_json,
+    ways,
+)
 from gwg_dist.training.verdict import Training, Verdict, bits_per_dim, next_commands, tell_verdict
 from gwg_dist.training.waiting import Waiting
 
@@ -114,17 +122,14 @@ def report(
     A disk that is full costs a line: what has been estimated is printed in any case.
     """
     path, checkpoint, assessment = final_evaluation(trainer, objects, folder, stop)
-    assessment = with_other_side(assessment, path, checkpoint, objects, stop)
     if launched_rank() != 0:
         return
     module, iterations = objects.model, trainer.global_step
     training = Training(iterations, objects.data.batch_size, training_metrics(trainer))
-    console.print(assessment_table(assessment, module.space, title=title_of(path, checkpoint)))
-    if assessment.sides is not None:
-        standing = judged(assessment)
-        say(standing.sentence(), STANDING_STYLES[standing.kind])
+    tell_likelihood(assessment, module.space, title=title_of(path, checkpoint))
     with surviving(RESULTS):
         values = assessment_json(assessment, module.space, checkpoint, path)
+        values["gradient_evaluations"] = evaluations_json(assessment)
         if assessment.sides is not None:
             values["sides"] = sides_json(assessment, judged(assessment), module.space)
         values |= {"training": training._asdict(), "made by": provenance(trainer.strategy.root_device)}
@@ -139,6 +144,17 @@ def report(
     say(f"{iterations} iterations, {seconds:.0f} s\nresults in {folder}: {shown}")
     tell_verdict(assessment, module, folder, training)
     say(next_commands(folder, iterations, has_chains=checkpoint["chains"]["packed"] is not None))
+
+
+def tell_likelihood(assessment: Assessment, space: Space, *, title: str) -> None:
+    """Print the likelihoods, from both sides where there are both: then the verdict on them, and the ways to log Z."""
+    if assessment.sides is None:
+        console.print(assessment_table(assessment, space, title=title))
+        return
+    standing = judged(assessment)
+    console.print(likelihood_table(assessment, space, title=title))
+    say(ways(assessment.sides))
+    say(standing.sentence(), STANDING_STYLES[standing.kind])
 
 
 def training_metrics(trainer: Trainer) -> dict[str, float]:
@@ -165,11 +181,15 @@ def final_evaluation(
 ) -> tuple[Path, dict[str, Any], Assessment]:
     """The best weights, against the last ones where those are newer or their own evaluation could not decide.
 
-    The better by validation is returned, a trustworthy estimate before a collapsed one; where that is the last, it
-    becomes best.ckpt. Raises Stopped where ``stop`` says so; the next call goes on with the estimate it stopped in.
+    The better by the lower side of validation is returned, a trustworthy estimate before a collapsed one; where that is
+    the last, it becomes best.ckpt. Raises Stopped where ``stop`` says so; the next call goes on with the estimate it
+    stopped in.
     """
     paths = candidates(folder, undecided=objects.evaluation.undecided) if launched_rank() == 0 else []
-    found = [closing_estimate(path, trainer, objects, stop) for path in from_rank_0(paths)]
+    found = []
+    for each in from_rank_0(paths):
+        path, checkpoint, assessment = closing_estimate(each, trainer, objects, stop)
+        found.append((path, checkpoint, with_other_side(assessment, path, checkpoint, objects, stop)))
     path, checkpoint, assessment = max(found, key=lambda entry: _merit(entry[2]))
     if launched_rank() == 0:
         for other, contents, judged in found:
@@ -266,6 +286,5 @@ def readable(paths: list[Path]) -> dict[Path, int]:
 
 
 def _merit(assessment: Assessment) -> tuple[bool, float]:
-    """What assessments are compared by: first whether they can be trusted, then the validation likelihood."""
-    validation = assessment.likelihoods.get("val")
-    return not assessment.collapsed, validation.mean if validation else 0.0
+    """What assessments are compared by: whether they can be trusted, then the lower side of validation."""
+    return not assessment.collapsed, assessment.between("val")[0] if "val" in assessment.likelihoods else 0.0

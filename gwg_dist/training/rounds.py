@@ -247,7 +247,9 @@ class Rounds:
             starts = space.unpack(done.starts.to(module.device))
             data = [codes for codes, _ in (splits | training_part(self.run.data)).values()]
             sides = sides_of(forward, reverse, target, starts, data, drift=done.drift)
-        sides = replace(sides, origin="a file" if self.wanted.starts is not None else origin_of(self.run))
+        given = self.wanted.starts is not None
+        before = 0 if given else done.num_temperatures // 2
+        sides = replace(sides, origin="a file" if given else origin_of(self.run), steps_before=before)
         betas = replace(self.wanted.settings, num_temperatures=done.num_temperatures).betas(path)
         traces = done.traces(betas)
         return replace(found, sides=sides if traces is None else replace(sides, ladder=ladder_of(*traces)))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from gwg_dist.evaluation import Assessment, Sides, Standing, bootstrap_error, judge
+from gwg_dist.evaluation import Assessment, Sides, Standing, bootstrap_error, bootstrap_mean_error, judge
 from gwg_dist.evaluation.sides import DELTA
 from gwg_dist.evaluation.verdict import AGREED, EXACT, GAP, UNQUOTABLE
 from gwg_dist.spaces import Space
@@ -26,6 +27,16 @@ def routes_table(sides: Sides) -> Table:
     for route, size in zip(sides.routes, [*sizes, f"overlap {sides.both.overlap:.2f}", ""], strict=False):
         table.add_row(route.name, f"{route.log_z:.3f}", f"{route.stderr:.3f}", size, route.label)
     return table
+
+
+def ways(sides: Sides) -> str:
+    """The ways to log Z in one line."""
+    one, other, both = sides.forward, sides.reverse, sides.both
+    return (
+        f"log Z: forward {one.log_z:.2f} ± {one.stderr:.2f} ({len(one.log_weights)} chains, {one.num_temperatures} "
+        f"temperatures, ESS {one.ess:.0f}), reverse {other.log_z:.2f} ± {other.stderr:.2f} "
+        f"({len(other.log_weights)} chains, ESS {other.ess:.0f}), Bennett {both.log_z:.2f} ± {both.stderr:.2f}"
+    )
 
 
 def likelihood_table(assessment: Assessment, space: Space, *, title: str) -> Table:
@@ -107,7 +118,9 @@ def sides_json(assessment: Assessment, standing: Standing, space: Space) -> dict
         "bootstrap": {
             "forward": _finite(bootstrap_error(sides.forward.log_weights)),
             "reverse": _finite(bootstrap_error(sides.reverse.log_weights)),
+            "data": {name: _finite(bootstrap_mean_error(*points)) for name, points in assessment.points.items()},
         },
+        "differences": differences_json(assessment),
         **_ladder_json(sides),
         "num_starts": num_starts,
         "exact_samples": sides.exact_samples,
@@ -120,6 +133,35 @@ def sides_json(assessment: Assessment, standing: Standing, space: Space) -> dict
             "reverse": num_starts * sides.reverse.num_temperatures,
         },
     }
+
+
+def differences_json(assessment: Assessment) -> dict[str, dict[str, float]]:
+    """By how many nats points of one set of data are likelier than those of another, each pair of sets once.
+
+    log Z is in both and drops out, so that the error is that of the two finite sets alone.
+    """
+    return {
+        f"{one} - {other}": {
+            "mean": a.mean - b.mean,
+            "stderr": math.hypot(a.data_stderr, b.data_stderr),
+        }
+        for (one, a), (other, b) in combinations(assessment.likelihoods.items(), 2)
+    }
+
+
+def evaluations_json(assessment: Assessment, *, pilot: int = 0) -> dict[str, int]:
+    """Gradient evaluations that an estimate took, by its parts; of several rounds those of the last.
+
+    Args:
+        assessment: the estimate.
+        pilot: those of the pilot runs before.
+    """
+    estimate, sides = assessment.estimate, assessment.sides
+    found = {"pilot": pilot, "forward": len(estimate.log_weights) * estimate.num_temperatures}
+    if sides is not None:
+        num = len(sides.reverse.log_weights)
+        found |= {"steps before": num * sides.steps_before, "reverse": num * sides.reverse.num_temperatures}
+    return found | {"in all": sum(found.values())}
 
 
 def links_table(sides: Sides) -> Table:

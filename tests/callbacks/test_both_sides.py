@@ -29,9 +29,12 @@ def logged(folder: Path, name: str) -> list[float]:
         return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
 
 
-def test_a_run_logs_both_sides_and_learns_as_without(tmp_path: Path) -> None:
+def test_a_run_logs_both_sides_and_learns_as_without(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Chains of the buffer and generators of their own: the run itself is the same to the bit."""
     run_fit(tmp_path / "both", *SETTINGS)
+    printed = capsys.readouterr().err
+    assert printed.index("bracket") < printed.index("log Z: forward") < printed.index("likelihood: ")
+    assert "(20 chains, ESS" in printed
     run_fit(tmp_path / "one", *SETTINGS, "--evaluation.both_sides=false")
     low, mean, high = (logged(tmp_path / "both", f"val/{name}") for name in ("low_side", "log_likelihood", "high_side"))
     assert len(low) == len(mean) == len(high) == 2

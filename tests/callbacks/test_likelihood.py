@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from gwg_dist.evaluation import AISResult, ais, log_likelihood, unnormalised_log_prob
+from gwg_dist.evaluation import AISResult, ais, bootstrap_mean_error, log_likelihood, unnormalised_log_prob
 from gwg_dist.samplers import GWG, Target
 from gwg_dist.spaces import Binary
 from tests.support.kernels import make_target
@@ -49,6 +49,19 @@ def test_the_error_is_that_of_a_weighted_mean(target: Target, estimate: AISResul
     assert abs(sum(errors) / 2000 / scatter - 1) < 0.08, "five standard errors of a scatter of 2,000 numbers"
     unweighted = float(states.std()) / math.sqrt(200)
     assert abs(unweighted / scatter - 1) > 0.2, "the plain error would pass as well"
+
+
+def test_drawing_points_again_gives_the_same_error(target: Target, estimate: AISResult) -> None:
+    """Of a weighted mean too, whose plain error is another."""
+    generator = torch.Generator().manual_seed(2)
+    codes = target.space.uniform_codes(400, generator=generator)
+    weights = torch.rand(400, generator=generator, dtype=torch.float64) ** 3
+    values = unnormalised_log_prob(target, codes)
+    for each in (None, weights):
+        stated = log_likelihood(target, codes, estimate, weights=each).data_stderr
+        assert bootstrap_mean_error(values, each, num=1000) == pytest.approx(stated, rel=0.1)
+    plain, weighted = (log_likelihood(target, codes, estimate, weights=each).data_stderr for each in (None, weights))
+    assert weighted > 1.2 * plain
 
 
 def test_equal_weights_are_none(target: Target, estimate: AISResult) -> None:

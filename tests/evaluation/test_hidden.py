@@ -1,7 +1,10 @@
 """log Z by the sum over hidden units, against the sum over points."""
 
+import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,10 +12,12 @@ import torch
 
 from gwg_dist import evaluate
 from gwg_dist.energies import RBMEnergy
-from gwg_dist.evaluation import exact_log_z, hidden_log_z, num_hidden_units
+from gwg_dist.evaluation import exact_log_z, hidden, hidden_log_z, hidden_seconds, num_hidden_units
+from gwg_dist.module import EBMModule
 from gwg_dist.reference import Reference
 from gwg_dist.samplers import Target
 from gwg_dist.spaces import Binary
+from gwg_dist.training import estimate
 from gwg_dist.training.loading import load_run
 from tests.support.kernels import make_target
 from tests.support.runs import SMALL, run_fit
@@ -36,6 +41,30 @@ def test_parts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = hidden_log_z(target)
     monkeypatch.setattr("gwg_dist.evaluation.hidden.AT_ONCE", 1)
     assert hidden_log_z(target) == pytest.approx(whole, abs=1e-12)
+
+
+@pytest.mark.parametrize("at_once", [1, 100, 2**22])
+def test_how_long_a_sum_takes_is_that_of_all_its_parts(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each part takes a second by a clock that counts."""
+    monkeypatch.setattr("gwg_dist.evaluation.hidden.AT_ONCE", at_once)
+    ticks = itertools.count()
+    monkeypatch.setattr("gwg_dist.evaluation.hidden.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    target = Target(RBMEnergy(Binary(6), num_hidden=7))
+    assert hidden_seconds(target) in (len(list(hidden._parts(target))), 2 * len(list(hidden._parts(target))))
+
+
+def test_more_hidden_units_are_summed_where_that_is_quick(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = EBMModule(RBMEnergy(Binary(21), num_hidden=21))
+    run: Any = SimpleNamespace(module=module)
+    assert estimate.exact_way(run, aloud=True) == "the sum over hidden units"
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(estimate, "MAX_EXACT_SECONDS", 0.0)
+    assert estimate.exact_way(run, aloud=True) is None
+    assert "log Z is not summed over 2^21 states of the hidden units: it would take" in capsys.readouterr().err
+    run.module = EBMModule(RBMEnergy(Binary(21), num_hidden=20))
+    assert estimate.exact_way(run) == "the sum over hidden units"
 
 
 def test_what_has_no_hidden_units_or_too_many_is_refused() -> None:

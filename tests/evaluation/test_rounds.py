@@ -1,5 +1,6 @@
 """``gwg_dist evaluate`` from both sides: the verdict, rounds until the sides meet, and going on bit for bit."""
 
+import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -57,6 +58,17 @@ def test_both_sides_and_the_verdict(run: Path, capsys: pytest.CaptureFixture[str
     assert test["low_side"] <= test["mean"] <= test["high_side"] <= test["ceiling"] <= 0
     assert test["bits_per_dim"] == pytest.approx(-test["nats_per_site"] / np.log(2))
     assert sides["gradient_evaluations"] == {"forward": 18000, "reverse": 18000}
+    config = (run / "config.yaml").read_bytes()
+    assert values["run"]["config_sha256"] == hashlib.sha256(config).hexdigest()
+    assert values["run"]["config"]["model"]["energy"]["init_args"] == {"num_hidden": 30, "scale": 0.01}
+    assert (values["settings"]["schedule"], values["settings"]["ranks"]) == ("linear", 1)
+    parts = {"pilot": 0, "forward": 18000, "steps before": 60 * 150, "reverse": 18000}
+    assert values["gradient_evaluations"] == parts | {"in all": 45000}
+    ahead, errors = sides["differences"]["train - test"], sides["bootstrap"]["data"]
+    means = values["likelihood"]
+    assert ahead["mean"] == pytest.approx(sides["likelihood"]["train"]["mean"] - test["mean"])
+    assert ahead["stderr"] == pytest.approx(math.hypot(means["train"]["data_stderr"], test["data_stderr"]))
+    assert errors["train"] == pytest.approx(means["train"]["data_stderr"], rel=0.25)
     assert [link["begin"] for link in sides["links"]] == pytest.approx(np.arange(10) / 10)
     assert sum(link["forward"] for link in sides["links"]) == pytest.approx(values["ais"]["log_z"])
     for other in (sides["mbar"], sides["thermodynamic"]):
