@@ -17,6 +17,7 @@ from torch import Tensor
 from gwg_dist.batch import Batch
 from gwg_dist.callbacks import likelihood
 from gwg_dist.chains import DataChains
+from gwg_dist.data import Digits, Splits
 from gwg_dist.energies import Energy, RBMEnergy
 from gwg_dist.objectives import Objective, ObjectiveResult
 from gwg_dist.samplers import Info, Sampler, SurrogateGWG, Target
@@ -35,6 +36,21 @@ class Pairs(Energy):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.factor(x).square().sum(1)
+
+
+class ShuffledLabels(Digits):
+    """Digits with labels that are those of other images."""
+
+    def __init__(self, *, batch_size: int = 100) -> None:
+        super().__init__(batch_size=batch_size, labels=True)
+
+    def load(self) -> Splits:
+        generator, parts = torch.Generator().manual_seed(0), []
+        for part in super().load():
+            if part is not None:
+                part[:, -1] = part[torch.randperm(len(part), generator=generator), -1]
+            parts.append(part)
+        return Splits(*parts)
 
 
 class SlowElsewhere(RBMEnergy):

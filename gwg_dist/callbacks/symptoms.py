@@ -15,7 +15,10 @@ from gwg_dist.callbacks.diagnosis import ANOTHER_KERNEL, LAGGING, kernel_setting
 from gwg_dist.callbacks.estimates import in_eval_mode
 from gwg_dist.callbacks.guard import DivergenceGuard
 from gwg_dist.evaluation.exact import unnormalised_log_prob
+from gwg_dist.evaluation.labels import label_probs
 from gwg_dist.module import LAG_EVERY, EBMModule
+from gwg_dist.samplers import Sampler, Target
+from gwg_dist.samplers.tuners import allowed, tunable_value, value_of
 from gwg_dist.tools.distributed import all_sum, world_size
 from gwg_dist.tools.terminal import say
 
@@ -26,6 +29,9 @@ APART = 2.5  # standard deviations of the energy between data and chains
 OUTRUN = 0.4  # of them, below the data, where chains lag far behind the model
 SETTLING = 200  # iterations in which chains and data may lie apart, and the model runs ahead
 FALLS, ERRORS = 2, 2.0  # evaluations since the best one, and standard errors that validation has fallen by
+BOUND = 0.2  # of acceptance, by which a setting that can go no further misses what serves a kernel best
+RUNAWAY = 1000.0  # times, or a part of, the setting's first value: as far as a search for it is followed
+CHANCE = 2.0  # standard errors of the share of labels that are found, above that of the commonest label
 AGAIN = 500  # iterations without a symptom after which it is said anew
 MOST_TRAINING = 1000  # training points that are held against the validation points
 
@@ -99,6 +105,33 @@ def of_chains(look: Look, module: EBMModule) -> Iterator[Symptom]:
         yield Symptom("inefficient", few, setting)
 
 
+def of_setting(look: Look, sampler: Sampler, target: Target, first: float | None) -> Iterator[Symptom]:
+    """Whether the setting of the kernel that a run may tune is as small or as large as it can be, and serves badly.
+
+    Where a kernel is accepted too seldom at the end of the range on the side where it is accepted more often, no value
+    of the setting helps. One that has no end is followed a thousandfold.
+
+    Args:
+        look: means over the last looks.
+        sampler: the kernel.
+        target: the model.
+        first: the setting's value as the run began; None where there is no such setting.
+    """
+    accepted, best = look.accept_prob, sampler.target_acceptance
+    if sampler.tunable is None or first is None or abs(accepted - best) < BOUND:
+        return
+    value, rises = value_of(sampler), (accepted < best) == sampler.acceptance_rises
+    whole = isinstance(value, int)
+    further = (value + 1 if whole else 1.1 * value) if rises else (value - 1 if whole else value / 1.1)
+    ratio = value / first if rises else first / value
+    is_last = further < 1 if whole and not rises else allowed(sampler, further, target) is None
+    if ratio < RUNAWAY and not (is_last and accepted < best):
+        return
+    how = f"{'large' if rises else 'small'} as it can be" if is_last else f"{first:.3g} as the run began"
+    what = f"{sampler.tunable} is {value:.3g}, {'as ' if is_last else ''}{how}: {accepted:.0%} of the proposals are"
+    yield Symptom("bound", f"{what} accepted, where {best:.0%} serve a kernel best", ANOTHER_KERNEL)
+
+
 def of_model(look: Look, module: EBMModule, max_gap: float) -> Iterator[Symptom]:
     """Whether chains and model have parted.
 
@@ -124,12 +157,27 @@ def of_model(look: Look, module: EBMModule, max_gap: float) -> Iterator[Symptom]
 
 
 class Evaluation(NamedTuple):
-    """The validation likelihood of an evaluation, and how much higher that of training points is, nats."""
+    """What an evaluation found on the validation points, and how much higher log p of training points is.
+
+    Args:
+        iteration: its iteration.
+        validation: log-likelihood of validation, nats.
+        stderr: its error through log Z.
+        ahead: by how much that of training points is higher, nats.
+        found: share of the points whose label the model finds; NaN where there are none.
+        commonest: share of the commonest label.
+        num: points with a label.
+        gain: log-likelihood above that of the reference, in standard errors.
+    """
 
     iteration: int
     validation: float
     stderr: float
     ahead: float
+    found: float = math.nan
+    commonest: float = math.nan
+    num: int = 0
+    gain: float = math.nan
 
 
 def of_memory(evaluations: Sequence[Evaluation]) -> Iterator[Symptom]:
@@ -152,12 +200,36 @@ def of_memory(evaluations: Sequence[Evaluation]) -> Iterator[Symptom]:
         yield Symptom("memorising", by_heart, "stop.plateau, a larger model.weight_decay or a smaller energy")
 
 
+def of_labels(evaluations: Sequence[Evaluation]) -> Iterator[Symptom]:
+    """Whether labels are found at chance alone, in two evaluations in a row, by a model that has learnt something.
+
+    Args:
+        evaluations: those of the run, the oldest first.
+    """
+    last = evaluations[-FALLS:]
+    if len(last) < FALLS or not all(at_chance(each) for each in last) or not last[-1].gain > ERRORS:
+        return
+    now = last[-1]
+    chance = (
+        f"labels are found at chance: {now.found:.0%} of {now.num} validation points, the commonest label has "
+        f"{now.commonest:.0%}, while the likelihood is better than the reference's: are labels and points shuffled?"
+    )
+    yield Symptom("labels", chance, "the order of the labels in data, or a longer trainer.max_steps,")
+
+
+def at_chance(found: Evaluation) -> bool:
+    """Whether no more labels are found than the commonest one has, within two standard errors."""
+    error = math.sqrt(found.commonest * (1 - found.commonest) / max(found.num, 1))
+    return found.found <= found.commonest + CHANCE * error
+
+
 class Symptoms(Callback):
     """Says what is wrong with a run as soon as it shows, once for each symptom until it has gone for a while.
 
     Every tenth iteration it looks at acceptance, hops, gap, spread and lag, alike on all ranks, and judges their means
     over five looks; gap and lag after the first 200 iterations only. After an evaluation it judges whether validation
-    falls while training rises: Z drops out of the difference of the two. The newest symptoms are ``module.symptoms``,
+    falls while training rises: Z drops out of the difference of the two; and, where a site is a label, whether labels
+    are found more often than by chance. The newest symptoms are ``module.symptoms``,
     and each is logged as symptom/NAME, 1 at its iteration. By choice the guard acts on those that it can mend.
 
     Args:
@@ -170,6 +242,12 @@ class Symptoms(Callback):
         self._looks: list[list[float]] = []
         self._evaluations: list[Evaluation] = []
         self._seen: dict[str, int] = {}
+        self._first: float | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The kernel is that of the settings still, before adaptation follows its decisions."""
+        assert isinstance(pl_module, EBMModule)
+        self._first = tunable_value(pl_module.sampler)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -221,8 +299,11 @@ class Symptoms(Callback):
         if found is None or assessment.collapsed or any(e.iteration >= iteration for e in self._evaluations):
             return
         with module.evaluated_weights(), in_eval_mode(module):
-            ahead = training_ahead(module)
-        self._evaluations.append(Evaluation(iteration, found.mean, found.stderr, ahead))
+            evaluation = Evaluation(iteration, found.mean, found.stderr, training_ahead(module), *labels_found(module))
+        gain = assessment.gains.get("val")
+        if gain is not None and (error := math.hypot(gain.stderr, gain.data_stderr)):
+            evaluation = evaluation._replace(gain=gain.mean / error)
+        self._evaluations.append(evaluation)
 
     def _judge(self, trainer: Trainer, module: EBMModule) -> None:
         self._remember(module)
@@ -231,10 +312,12 @@ class Symptoms(Callback):
     def _found(self, trainer: Trainer, module: EBMModule) -> Iterator[Symptom]:
         if len(self._looks) == LOOKS:
             look = Look(*(sum(column) / LOOKS for column in zip(*self._looks, strict=True)))
-            yield from of_chains(look, module)
+            bound = list(of_setting(look, module.sampler, module.target, self._first))
+            yield from bound or of_chains(look, module)
             if trainer.global_step >= SETTLING:
                 yield from of_model(look, module, self.guard.limit(module))
         yield from of_memory(self._evaluations)
+        yield from of_labels(self._evaluations)
 
     def _tell(self, trainer: Trainer, module: EBMModule, found: list[Symptom]) -> None:
         module.symptoms = found
@@ -254,3 +337,18 @@ def training_ahead(module: EBMModule) -> float:
     points = (codes.to(module.device) for codes in (training, splits.validation))
     found = [unnormalised_log_prob(module.target, codes) for codes in points]
     return float(found[0].mean() - weighted_mean(found[1], splits.validation_weights))
+
+
+def labels_found(module: EBMModule) -> tuple[float, float, int]:
+    """Shares of validation points whose label the model finds and that have the commonest one, and how many there are.
+
+    (NaN, NaN, 0) where no site is a label. At most 1,000 points, an evaluation a category.
+    """
+    site, validation = module.data.label_site, module.data.splits.validation
+    site = module.objective.label_site if site is None else site
+    if site is None or not len(validation) or validation.is_floating_point():
+        return math.nan, math.nan, 0
+    site %= module.space.num_sites
+    codes = validation[:MOST_TRAINING].long().to(module.device)
+    right = label_probs(module.target, codes, site).argmax(1) == codes[:, site]
+    return float(right.double().mean()), float(codes[:, site].bincount().max()) / len(codes), len(codes)

@@ -91,6 +91,9 @@ class DiscreteData(LightningDataModule, ABC):
     is_aligned: bool = False
     """Whether its sites are the columns of an alignment, and so lie along a chain."""
 
+    label_site: int | None = None
+    """The site, from 0, that holds the label of a point; None where none is one."""
+
     beside: str = ""
     """The suffix of a file, written by ``write_file`` beside an .npz of samples; "" writes none."""
 

@@ -44,6 +44,7 @@ class Digits(DiscreteData):
         super().__init__(space, batch_size=batch_size)
         self.binarization = binarization
         self.labels = labels
+        self.label_site = space.num_sites - 1 if labels else None
         self.grey = None if labels or levels > 2 else Grey(NUM_LEVELS - 1, 2, binarization)
 
     def load(self) -> Splits:

@@ -99,6 +99,7 @@ class Table(DiscreteData):
             self._coded = code({"train": table.values}, how, path=path)
             self._coded.notes[:0] = table.notes()
         super().__init__(self._coded.space, batch_size=batch_size)
+        self.label_site = None if label is None else self.space.num_sites - 1
         self.notes, self.values = list(self._coded.notes), self._coded.values
         self.order, self.grey = self._coded.order, self._coded.grey
 

@@ -36,6 +36,9 @@ class Objective(ABC):
     needs_chains: ClassVar[bool] = True
     """Whether chains are to be moved for it. Where not, a run has none."""
 
+    label_site: int | None = None
+    """The site that it takes for a label; negative ones count from the end. None where it takes none for one."""
+
     @abstractmethod
     def __call__(
         self, target: Target, batch: Batch, x_model: Tensor | None, *, generator: torch.Generator

@@ -28,7 +28,7 @@ class LabelLikelihood(Objective):
     needs_chains: ClassVar[bool] = False
 
     def __init__(self, *, site: int = -1) -> None:
-        self.site = site
+        self.site = self.label_site = site
 
     def __call__(
         self, target: Target, batch: Batch, x_model: Tensor | None, *, generator: torch.Generator
@@ -56,7 +56,7 @@ class HybridLikelihood(Objective):
     def __init__(self, *, site: int = -1, generative: float = 0.01) -> None:
         if not generative > 0:
             raise ValueError(f"generative must be positive, got {generative}; LabelLikelihood is without")
-        self.generative = generative
+        self.generative, self.label_site = generative, site
         self.label, self.points = LabelLikelihood(site=site), ContrastiveDivergence()
 
     def __call__(

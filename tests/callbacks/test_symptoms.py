@@ -9,11 +9,24 @@ import numpy as np
 import pytest
 
 from gwg_dist.callbacks.guard import DivergenceGuard
-from gwg_dist.callbacks.symptoms import Evaluation, Look, Symptoms, of_chains, of_memory, of_model
-from gwg_dist.samplers import DMALA, GWG, Gibbs
+from gwg_dist.callbacks.symptoms import (
+    Evaluation,
+    Look,
+    Symptoms,
+    of_chains,
+    of_labels,
+    of_memory,
+    of_model,
+    of_setting,
+)
+from gwg_dist.samplers import DMALA, GWG, Gibbs, MultiGWG
+from gwg_dist.spaces import Binary
+from tests.support.kernels import make_target
 from tests.support.runs import assert_same_state, checkpoint, run_fit
 
 HEALTHY = Look(accept_prob=0.9, hops=0.9, gap=0.5, spread=5.0, lag=3.0)
+QUICK = ["--evaluation.every=100", "--evaluation.num_temperatures=200", "--evaluation.num_chains=50", "--ema.decay=0.9",
+         "--model.learning_rate=1e-2", "--model.energy.num_hidden=40", "--model.num_steps=10"]  # fmt: skip
 FAULTS = {
     "rate x 100": (["--model.learning_rate=0.3", "--pace.limit=0"],
                    "the model outruns its chains", "a lower model.learning_rate"),
@@ -27,6 +40,11 @@ FAULTS = {
                             "of the proposals are accepted", "another model.sampler.step_size"),
     "step size too small": (["--model.sampler=DMALA", "--model.sampler.step_size=0.001"],
                             "chains stand still", "another model.sampler.step_size"),
+    "a search for a step size that runs away": (
+        ["--model.sampler=DMALA", "--model.sampler.step_size=1e-6", "--adaptation.warmup=250", "--adaptation.every=10"],
+        "1e-06 as the run began: 100% of the proposals are accepted", "another model.sampler"),
+    "labels of other points": (["--data=tests.plugins.ShuffledLabels", "--trust", *QUICK],
+                               "labels are found at chance", "the order of the labels in data"),
 }  # fmt: skip
 MEANINGLESS = ("the gradient is not finite", "no longer follow the model")
 
@@ -48,7 +66,8 @@ def test_a_fault_is_named_before_the_numbers_mean_nothing(
 
 
 def test_a_healthy_run_has_no_symptom(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_fit(tmp_path / "run", "--trainer.max_steps=400", "--model.num_steps=10")
+    """With labels of its own points."""
+    run_fit(tmp_path / "run", "--trainer.max_steps=400", "--data=Digits", "--data.labels=true", *QUICK)
     assert "helps" not in capsys.readouterr().err
 
 
@@ -117,6 +136,45 @@ def test_what_a_look_shows(changes: dict[str, float], sampler: Any, names: list[
     found = [*of_chains(look, module(sampler)), *of_model(look, module(sampler), 44.0)]
     assert [symptom.name for symptom in found] == names
     assert all(symptom.sentence.endswith(" helps") for symptom in found)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "first", "accepted", "text"),
+    [
+        (MultiGWG(max_draws=1), 1, 0.2, "max_draws is 1, as small as it can be: 20% of the proposals are accepted"),
+        (MultiGWG(max_draws=2), 2, 0.2, ""),  # one draw would be accepted more often
+        (MultiGWG(max_draws=1), 1, 0.5, ""),
+        (MultiGWG(max_draws=1), 1, 0.95, ""),  # more draws may do
+        (DMALA(step_size=0.002), 1e-6, 0.99, "step_size is 0.002, 1e-06 as the run began: 99% of"),
+        (DMALA(step_size=0.002), 1e-4, 0.99, ""),
+        (DMALA(step_size=1e-6), 2e-3, 0.1, "step_size is 1e-06, 0.002 as the run began: 10% of"),
+        (DMALA(step_size=0.002), 1e-6, 0.1, ""),  # it goes back
+        (GWG(), None, 0.1, ""),
+    ],
+)
+def test_a_setting_that_can_go_no_further(sampler: Any, first: float | None, accepted: float, text: str) -> None:
+    target = make_target(Binary(6), "rbm")
+    found = list(of_setting(HEALTHY._replace(accept_prob=accepted), sampler, target, first))
+    assert [symptom.name for symptom in found] == (["bound"] if text else [])
+    assert all(symptom.what.startswith(text) for symptom in found)
+
+
+@pytest.mark.parametrize(
+    ("shares", "gain", "named"),
+    [
+        ([0.10, 0.11], 5.0, True),
+        ([0.10, 0.30], 5.0, False),  # it learns
+        ([0.30, 0.10], 5.0, False),  # one evaluation may be a bad one
+        ([0.10, 0.11], 1.0, False),  # nothing is learnt yet
+        ([0.17, 0.17], 5.0, False),
+        ([math.nan, math.nan], 5.0, False),
+        ([0.10], 5.0, False),
+    ],
+)
+def test_labels_at_chance(shares: list[float], gain: float, named: bool) -> None:
+    """Of 200 points, the commonest label has 12 %: chance reaches 12 + 2 * 2.3 %."""
+    found = [Evaluation(n, -20.0, 0.1, 0.0, share, 0.12, 200, gain) for n, share in enumerate(shares)]
+    assert [symptom.name for symptom in of_labels(found)] == (["labels"] if named else [])
 
 
 def test_two_groups_of_energies_are_taken_apart() -> None:
