@@ -24,6 +24,7 @@ def evaluate(
     num_temperatures: int = 5000,
     schedule: str = "linear",
     pilot: int = 0,
+    estimator: str = "ais",
     sides: str = "both",
     starts: str | None = None,
     until_gap: float | None = None,
@@ -48,6 +49,7 @@ def evaluate(
         num_temperatures: gradient evaluations a chain, of each side; before the second side chains make half as many.
         schedule: schedule of beta: "linear", "sigmoid", "geometric", or "adaptive", which needs pilot.
         pilot: gradient evaluations a chain of a run before, which tunes the kernel for each beta; 0 for none.
+        estimator: way of the first side: "ais", or "smc", which resamples chains within 20 systems of num_chains / 20.
         sides: "both", or "forward" for the optimistic side alone, in two fifths of the time.
         starts: file of samples that the second side begins at, as ``sample`` writes it; the run's chains by default.
         until_gap: nats within which the sides are to agree: chains and temperatures are doubled until they do.
@@ -61,6 +63,7 @@ def evaluate(
         from gwg_dist.training.estimate import Order, evaluate_run
 
     settings = {"num_chains": num_chains, "num_temperatures": num_temperatures, "schedule": schedule, "pilot": pilot}
+    settings["estimator"] = estimator
     return evaluate_run(
         Order(run, checkpoint, settings, sides, starts, until_gap, max_minutes, device, out, trust, json)
     )

@@ -33,6 +33,7 @@ from gwg_dist.evaluation import (
     sides_of,
     take_up,
 )  # fmt: skip
+from gwg_dist.evaluation.assess import AIS
 from gwg_dist.module import EBMModule
 from gwg_dist.samplers import Sampler
 from gwg_dist.tools.distributed import rank
@@ -93,7 +94,7 @@ def forward_of(
     keep: Keep | None = None,
     at: Callable[[AnnealPoint], None] | None = None,
 ) -> AISResult | Unfinished:
-    """Forward AIS on the module's present weights; called on every rank.
+    """Forward AIS or SMC on the module's present weights; called on every rank.
 
     The arguments are those of ``assess_module``, and ``at``, which is that of ``annealed``.
     """
@@ -101,21 +102,25 @@ def forward_of(
     target, space, dtype = module.target, module.space, module.reference.weights.dtype
     kernel = module.sampler.annealed()
     generator = make_generator(module.seed, "ais", iteration, settings.num_temperatures, rank(), device=module.device)
-    with in_eval_mode(module), track(progress, "AIS", settings.num_temperatures) as advance:
+    with in_eval_mode(module), track(progress, settings.estimator.upper(), settings.num_temperatures) as advance:
         start = None
         if unfinished is not None:
             start = take_up(unfinished, space, settings, dtype=dtype, generator=generator, kernel=kernel)
         if unfinished is not None and start is not None:
             path = TunedPath(kernel, tuple(unfinished.values), tuple(unfinished.knots)) if settings.pilot else None
         else:
-            start = ais_start(target, generator=generator, num_chains=settings.num_chains)
+            start = ais_start(
+                target, generator=generator, num_chains=settings.num_chains, num_systems=settings.num_systems
+            )
             pilot = make_generator(module.seed, "pilot", iteration, settings.pilot, rank(), device=module.device)
             path = settings.path(target, kernel, generator=pilot, backend=module.backend)
         found = annealed(
             module, kernel if path is None else path, start, settings, generator=generator, advance=advance,
             stop=stop, keep=keep, at=at,
         )  # fmt: skip
-        return found if isinstance(found, Unfinished) else ais_result(space, found, path)
+        if isinstance(found, Unfinished):
+            return found
+        return ais_result(space, found, path, num_systems=settings.num_systems)
 
 
 def annealed(
@@ -154,8 +159,9 @@ def annealed(
     if at is not None and not start.t:
         at(start)
     for point in anneal(
-        module.target, sampler, start, betas, generator=generator, look=CHECK_EVERY, also=rungs, backend=module.backend
-    ):
+        module.target, sampler, start, betas, generator=generator, every=settings.every, look=CHECK_EVERY, also=rungs,
+        between=settings.between, backend=module.backend,
+    ):  # fmt: skip
         advance(point.t)
         if at is not None and point.t in rungs:
             at(point)
@@ -221,7 +227,7 @@ def reverse_of(
         iteration: iteration of the weights; it names the random stream.
         path: what the forward estimate's pilot run found.
     """
-    settings = replace(settings, num_chains=len(starts))
+    settings = replace(settings, num_chains=len(starts), estimator=AIS)
     names = ("reverse", iteration, settings.num_temperatures, rank())
     generator = make_generator(module.seed, *names, device=module.device)
     with in_eval_mode(module), track(progress, "reverse AIS", settings.num_temperatures) as advance:

@@ -52,7 +52,7 @@ from gwg_dist.evaluation.reverse import ReverseResult, reverse_ais, reverse_resu
 from gwg_dist.evaluation.schedules import beta_schedule
 from gwg_dist.evaluation.scores import PointScores, score_points, single_site_changes
 from gwg_dist.evaluation.sides import Route, Settled, Sides, settled, sides_of
-from gwg_dist.evaluation.smc import SMCResult, smc
+from gwg_dist.evaluation.smc import resampler, smc
 from gwg_dist.evaluation.statistics import (
     Agreement,
     PairStatistics,
@@ -90,7 +90,6 @@ __all__ = [
     "RAISEResult",
     "ReverseResult",
     "Route",
-    "SMCResult",
     "Settled",
     "Sides",
     "Standing",
@@ -144,6 +143,7 @@ __all__ = [
     "pilot_path",
     "raise_log_likelihood",
     "ranked_pairs",
+    "resampler",
     "reverse_ais",
     "reverse_result",
     "reverse_start",

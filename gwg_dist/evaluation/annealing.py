@@ -7,7 +7,7 @@ progress, stopping, resuming, the direction, and how long to go on.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -28,12 +28,19 @@ class AnnealPoint(NamedTuple):
         log_weights: log of the importance weight of every chain, ``(B,)`` float64 nats; a copy.
         generator_state: the generator's state at the end of a segment, as ``Generator.get_state`` gives it. None inside
             a segment: going on from there is valid, but not bit for bit the run that did not stop.
+        added: what resampling has added to the log weights, ``(B,)`` float64 nats: without it each is that of the
+            chain's own path from the start on. None where nothing resamples.
     """
 
     t: int
     x: Tensor
     log_weights: Tensor
     generator_state: Tensor | None = None
+    added: Tensor | None = None
+
+
+Between = Callable[[AnnealPoint, torch.Generator], AnnealPoint]
+"""What becomes of the chains between two segments."""
 
 
 def anneal(
@@ -46,6 +53,7 @@ def anneal(
     every: int = 100,
     look: int | None = None,
     also: Collection[int] = (),
+    between: Between | None = None,
     backend: str = "auto",
 ) -> Iterator[AnnealPoint]:
     """Move chains through p_beta for every beta of a path, and weigh them; yields a point at the end of every segment.
@@ -74,6 +82,8 @@ def anneal(
         look: also yield after every ``look`` temperatures inside a segment, for progress and for stopping. It changes
             no number and costs a copy of x.
         also: also yield after these numbers of temperatures, at the same cost.
+        between: called at the end of every segment but the last, before its point is yielded; it may draw from the
+            generator.
         backend: see ``run_chain``.
 
     Raises:
@@ -94,7 +104,7 @@ def anneal(
     with chains_running(target, start.x):
         plans = _plans(path, target, start.x, betas, backend)
     log_plan(plans[0])
-    return _points(plans, start, betas, generator, every, look or every, sorted(also))
+    return _points(plans, start, betas, generator, every, look or every, sorted(also), between)
 
 
 def _plans(path: TunedPath, target: Target, x: Tensor, betas: Tensor, backend: str) -> list[Plan]:
@@ -114,6 +124,7 @@ def _points(
     every: int,
     look: int,
     also: Sequence[int],
+    between: Between | None,
 ) -> Iterator[AnnealPoint]:
     """Segment by segment. Nothing global is held while the caller has the turn: no mode of gradients, no graph."""
     chains = _Chains(plans, point.x, betas, generator)
@@ -123,7 +134,9 @@ def _points(
         while chains.t < end:
             following = also[bisect_right(also, chains.t) :][:1]
             chains.advance(min((chains.t // look + 1) * look, end, *following))
-            point = AnnealPoint(chains.t, chains.state.x.clone(), chains.log_weights.clone())
+            point = AnnealPoint(chains.t, chains.state.x.clone(), chains.log_weights.clone(), added=point.added)
+            if between is not None and chains.t == end < len(betas) - 1:
+                point = between(point, generator)
             if chains.t == end:
                 point = point._replace(generator_state=generator.get_state())
             yield point

@@ -7,21 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from gwg_dist.batch import weighted_mean
-from gwg_dist.evaluation.ais import AISResult, ais
+from gwg_dist.evaluation.ais import LEAST_SIZE, AISResult, ais
+from gwg_dist.evaluation.annealing import Between
 from gwg_dist.evaluation.likelihood import Likelihood, likelihood_and_gain, point_log_probs
 from gwg_dist.evaluation.pilot import check_pilot, pilot_path
 from gwg_dist.evaluation.reverse import reverse_ais
 from gwg_dist.evaluation.schedules import ADAPTIVE, check_schedule
 from gwg_dist.evaluation.sides import Sides, sides_of
+from gwg_dist.evaluation.smc import EVERY, NUM_SYSTEMS, resampler, smc
 from gwg_dist.evaluation.tuned_path import TunedPath, betas_of
 from gwg_dist.samplers import Sampler, Target
+from gwg_dist.tools.distributed import world_size
 
 ERRORS_ABOVE_ZERO, ROUNDING = 4.0, 1e-3  # standard errors and nats above 0 that an estimate may have by chance
+
+AIS, SMC = ESTIMATORS = ("ais", "smc")
+SEGMENT = 100  # temperatures that a stop loses at most
 
 Weighted = tuple[Tensor, Tensor | None]
 """Codes ``(N, D)`` and the weight of each point ``(N,)``; None counts every point once."""
@@ -37,16 +44,18 @@ class AISSettings:
         schedule: "linear", "sigmoid", "geometric", or "adaptive": from the pilot run, see ``even_knots``.
         pilot: gradient evaluations a chain of a run before, which tunes the kernel for each beta; 0 for none. An
             adaptive schedule takes as many again.
+        estimator: "ais", annealed importance sampling, or "smc", whose chains are resampled in 20 systems.
 
     Raises:
-        ValueError: fewer than two chains or one temperature, an unknown schedule, a pilot run that is too short or
-            missing.
+        ValueError: fewer than two chains or one temperature, chains that are not whole systems, an unknown schedule or
+            estimator, a pilot run that is too short or missing.
     """
 
     num_chains: int = 200
     num_temperatures: int = 1000
     schedule: str = "linear"
     pilot: int = 0
+    estimator: str = AIS
 
     def __post_init__(self) -> None:
         if self.num_chains < 2:
@@ -57,6 +66,28 @@ class AISSettings:
         check_pilot(self.pilot)
         if self.schedule == ADAPTIVE and not self.pilot:
             raise ValueError("schedule adaptive needs a pilot run: pilot must be above 0, as 400")
+        if self.estimator not in ESTIMATORS:
+            raise ValueError(f"estimator must be one of {', '.join(ESTIMATORS)}, got {self.estimator!r}")
+        if self.estimator == SMC and (self.num_chains % NUM_SYSTEMS or self.num_chains < LEAST_SIZE * NUM_SYSTEMS):
+            raise ValueError(
+                f"num_chains must be a multiple of {NUM_SYSTEMS}, at least {LEAST_SIZE * NUM_SYSTEMS}, for smc, "
+                f"got {self.num_chains}"
+            )
+
+    @property
+    def num_systems(self) -> int:
+        """Systems of chains that resample among themselves, on all ranks together: 20, or one a rank; 0 for none."""
+        return max(NUM_SYSTEMS, world_size()) if self.estimator == SMC else 0
+
+    @property
+    def every(self) -> int:
+        """Temperatures in a segment of annealing, see ``anneal``."""
+        return EVERY if self.estimator == SMC else SEGMENT
+
+    @property
+    def between(self) -> Between | None:
+        """What becomes of chains between two segments."""
+        return resampler(self.num_chains // self.num_systems) if self.num_systems else None
 
     def betas(self, path: TunedPath | None = None) -> Tensor:
         """beta_0 = 0 < ... < beta_T = 1, ``(T + 1,)`` float64; an adaptive schedule is that of ``path``."""
@@ -166,7 +197,8 @@ def assess(
     """
     sampler = sampler.annealed()
     path = settings.path(target, sampler, generator=generator, backend=backend)
-    estimate = ais(
+    forward = partial(smc, num_systems=settings.num_systems) if settings.num_systems else ais
+    estimate = forward(
         target,
         sampler if path is None else path,
         generator=generator,
@@ -219,14 +251,15 @@ def describe(assessment: Assessment) -> str:
     lower = "" if sides is None else f"; {sides.bracket[1] - estimate.log_z:.2f} less by the other side"
     return (
         f"log-likelihood {', '.join(parts)} ± {estimate.error:.2f} nats "
-        f"(AIS, {estimate.num_temperatures} temperatures, ESS {estimate.ess:.0f} of {len(estimate.log_weights)}){lower}"
+        f"({estimate.short_name}, {estimate.num_temperatures} temperatures, "
+        f"ESS {estimate.ess:.0f} of {len(estimate.units)}{' systems' if estimate.num_systems else ''}){lower}"
     )
 
 
 def collapse_warning(assessment: Assessment) -> str:
     """What to make of likelihoods that a handful of chains carry, or that cannot be; one line."""
     estimate, impossible = assessment.estimate, assessment.impossible
-    what = f"{estimate.ess:.1f} of {len(estimate.log_weights)} AIS chains carry the estimate"
+    what = f"{estimate.ess:.1f} of {len(estimate.units)} {estimate.short_name} {estimate.what} carry the estimate"
     if impossible is not None:
         mean = assessment.likelihoods[impossible].mean
         what = f"a log-likelihood of {mean:+.2f} nats ({impossible}) is impossible for discrete data: log Z is too low"

@@ -34,15 +34,21 @@ class Bennett(NamedTuple):
     slope_stderr: float
 
 
-def bennett(forward: Tensor, reverse: Tensor) -> Bennett:
+def bennett(forward: Tensor, reverse: Tensor, *, added: Tensor | None = None, num_systems: int = 0) -> Bennett:
     """Estimate log Z from log weights of forward and of reverse runs along one path of betas.
 
     log Z solves sum_i s(a_i - log Z + m) = sum_j s(b_j + log Z - m) with s(u) = 1 / (1 + exp(-u)) and
     m = log(N_R / N_F): as many forward runs are taken for reverse ones as the other way round.
 
+    Runs that were resampled on their way stand for r_i = exp(added_i) runs each: with log weight a_i + added_i the mean
+    of r_i g(a_i) is that of g over runs that were not. Then the error is from the spread of the sums over systems,
+    which are independent, and of the reverse runs: Var(log Z) = (M Var_k(A_k) + N_R Var_j(B_j)) / (A + B)'^2.
+
     Args:
         forward: a, ``(N_F,)`` nats; their mean exponential is Z in expectation.
         reverse: b, ``(N_R,)`` nats; their mean exponential is 1 / Z in expectation.
+        added: what resampling has added to the log weights of forward runs, ``(N_F,)`` nats; None for nothing.
+        num_systems: M, of forward runs that were resampled among themselves, one after the other; 0 for none.
 
     Raises:
         ValueError: fewer than two runs of a direction, weights that are not finite.
@@ -52,38 +58,47 @@ def bennett(forward: Tensor, reverse: Tensor) -> Bennett:
         if values.ndim != 1 or len(values) < 2 or not bool(torch.isfinite(values).all()):
             raise ValueError(f"{name} must hold at least two finite log weights, got {tuple(values.shape)}")
     m = math.log(len(b) / len(a))
-    log_z = _root(a, b, m)
+    r = torch.ones_like(a) if added is None else added.double().cpu().exp()
+    log_z = _root(a, b, m, r)
     work, is_forward = torch.cat([a, -b]), torch.cat([torch.ones_like(a), torch.zeros_like(b)])
+    num = torch.cat([r, torch.ones_like(b)])
     p = torch.sigmoid(log_z - work - m)  # of being a forward run
-    information, without = float((p * (1 - p)).sum()), len(work) / (len(a) * len(b))
+    information, without = float((num * p * (1 - p)).sum()), len(work) / (len(a) * len(b))
     variance = 1 / information - without if information else math.inf
-    slope, slope_stderr = _free_slope(work - log_z, is_forward)
+    if num_systems and information:
+        taken = (r * (1 - p[: len(a)])).view(num_systems, -1).sum(1)
+        variance = (num_systems * float(taken.var()) + len(b) * float(p[len(a) :].var())) / information**2
+    slope, slope_stderr = _free_slope(work - log_z, is_forward, num)
     overlap = min(information * without, 1.0)
     return Bennett(log_z, math.sqrt(max(variance, 0.0)), overlap, slope, slope_stderr)
 
 
-def _root(a: Tensor, b: Tensor, m: float) -> float:
+def _root(a: Tensor, b: Tensor, m: float, r: Tensor) -> float:
     """log Z by bisection: one sum falls with it and the other rises."""
     low, high = float(min(a.min(), -b.max())) - 1, float(max(a.max(), -b.min())) + 1
-    low, high = low - abs(m), high + abs(m)
+    most = abs(m) + float(r.log().abs().max())
+    low, high = low - most, high + most
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        taken_forward = torch.sigmoid(a - middle + m).sum()
+        taken_forward = (r * torch.sigmoid(a - middle + m)).sum()
         taken_reverse = torch.sigmoid(b + middle - m).sum()
         low, high = (middle, high) if taken_forward > taken_reverse else (low, middle)
     return (low + high) / 2
 
 
-def _free_slope(work: Tensor, is_forward: Tensor) -> tuple[float, float]:
-    """The slope of log odds of being a reverse run on the work, by Newton's method, and its standard error."""
+def _free_slope(work: Tensor, is_forward: Tensor, num: Tensor) -> tuple[float, float]:
+    """The slope of log odds of being a reverse run on the work, by Newton's method, and its standard error.
+
+    Each work counts ``num`` times.
+    """
     design = torch.stack([torch.ones_like(work), -work], 1)
     weight, hessian = torch.tensor([0.0, 1.0], dtype=torch.float64), torch.eye(2, dtype=torch.float64)
     for _ in range(NEWTON_STEPS):
         p = torch.sigmoid(design @ weight)
-        hessian = design.T @ (design * (p * (1 - p))[:, None])
+        hessian = design.T @ (design * (num * p * (1 - p))[:, None])
         if not bool(torch.linalg.matrix_rank(hessian, hermitian=True) == 2):
             return math.nan, math.nan  # the works are all alike, or do not overlap
-        step = torch.linalg.solve(hessian, design.T @ (is_forward - p))
+        step = torch.linalg.solve(hessian, design.T @ (num * (is_forward - p)))
         weight = weight + step.clamp(-5, 5)
         if float(step.abs().max()) < 1e-10:
             break

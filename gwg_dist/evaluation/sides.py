@@ -96,7 +96,7 @@ class Sides:
         """The three ways, and the exact one where there is one."""
         label = "high on average, from exact samples" if self.exact_samples else f"diagnostic: from {self.origin}"
         found = (
-            Route("forward AIS", self.forward.log_z, self.forward.stderr, "low on average: optimistic"),
+            Route(self.forward.name, self.forward.log_z, self.forward.stderr, "low on average: optimistic"),
             Route("reverse AIS", self.reverse.log_z, self.reverse.stderr, label),
             Route("Bennett", self.both.log_z, self.both.stderr, "both directions"),
         )
@@ -175,14 +175,15 @@ def sides_of(
     """
     ends = gather_rows(forward.codes)
     points = [points.to(ends.device, ends.dtype) for points in (ends, starts, *data) if len(points)]
+    size = forward.ess if forward.num_systems else None  # systems are independent, and their chains are not
     num_elsewhere, num_ends = places(starts[:MAX_COMPARED], ends[:MAX_COMPARED], target.space)
     return Sides(
         forward,
         reverse,
-        bennett(forward.log_weights, reverse.log_weights),
+        bennett(forward.works, reverse.log_weights, added=forward.added, num_systems=forward.num_systems),
         exact_samples,
-        crooks_distance(forward.log_weights, reverse.log_weights),
-        sites_distance(starts, ends, forward.log_weights, target.space),
+        crooks_distance(forward.works, reverse.log_weights, forward.log_weights, size),
+        sites_distance(starts, ends, forward.log_weights, target.space, size),
         num_elsewhere,
         num_ends,
         mass_of(target, torch.cat(points)),
@@ -272,7 +273,9 @@ def nearest_but_itself(codes: Tensor, number: int, space: Space) -> Tensor:
     return differs.min().cpu()
 
 
-def sites_distance(points: Tensor, ends: Tensor, log_weights: Tensor, space: Space) -> float:
+def sites_distance(
+    points: Tensor, ends: Tensor, log_weights: Tensor, space: Space, effective: float | None = None
+) -> float:
     """How much the sites of points and of weighted ends differ, in units of what chance reaches once in 1,000.
 
     The largest (p - q)^2 / (r (1 - r) (1 / n + 1 / m)) over all sites and categories, by Bonferroni's inequality: p is
@@ -283,9 +286,10 @@ def sites_distance(points: Tensor, ends: Tensor, log_weights: Tensor, space: Spa
         ends: codes ``(M, D)``.
         log_weights: of the ends, ``(M,)`` nats.
         space: space of both.
+        effective: size m of ends that are not independent.
     """
     weights = torch.softmax(log_weights.double(), 0)
-    num, size = len(points), float(1 / weights.square().sum())
+    num, size = len(points), effective or float(1 / weights.square().sum())
     p, q = (space.encode(codes.cpu(), torch.float64).flatten(1) for codes in (points, ends))
     p, q = p.mean(0), weights.cpu() @ q
     pooled = (num * p + size * q) / (num + size)
@@ -294,7 +298,9 @@ def sites_distance(points: Tensor, ends: Tensor, log_weights: Tensor, space: Spa
     return largest / NormalDist().inv_cdf(1 - BY_CHANCE / 2 / len(p))
 
 
-def crooks_distance(forward: Tensor, reverse: Tensor) -> float:
+def crooks_distance(
+    forward: Tensor, reverse: Tensor, log_weights: Tensor | None = None, effective: float | None = None
+) -> float:
     """How far the works of both directions are from Crooks' theorem, in units of what chance reaches once in 1,000.
 
     Weighted by exp(a), forward works a have the distribution of the negated reverse log weights -b. The largest
@@ -304,9 +310,11 @@ def crooks_distance(forward: Tensor, reverse: Tensor) -> float:
     Args:
         forward: a, ``(N_F,)`` nats.
         reverse: b, ``(N_R,)`` nats.
+        log_weights: of forward runs that were resampled on their way, ``(N_F,)`` nats, in place of a.
+        effective: effective size of runs that are not independent.
     """
     a, order = forward.double().sort()
-    weights = torch.softmax(forward.double(), 0)[order]
+    weights = torch.softmax(forward.double() if log_weights is None else log_weights.double(), 0)[order]
     cumulative = torch.cat([weights.new_zeros(1), weights.cumsum(0)])
     works = (-reverse.double()).sort().values
     reached = torch.searchsorted(works, works, right=True) / len(works)
@@ -314,6 +322,6 @@ def crooks_distance(forward: Tensor, reverse: Tensor) -> float:
     above = cumulative[torch.searchsorted(a, works + ALIKE, right=True)]
     below = cumulative[torch.searchsorted(a, works - ALIKE)]
     distance = max(float((reached - above).max()), float((below - before).max()), 0.0)
-    size = float(1 / weights.square().sum())
+    size = effective or float(1 / weights.square().sum())
     critical = math.sqrt(-math.log(BY_CHANCE / 2) / 2 * (1 / size + 1 / len(works)))
     return distance / critical

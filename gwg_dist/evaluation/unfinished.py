@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gwg_dist.evaluation.ais import own_chains
 from gwg_dist.evaluation.annealing import AnnealPoint
-from gwg_dist.evaluation.assess import AISSettings
+from gwg_dist.evaluation.assess import AIS, AISSettings
 from gwg_dist.evaluation.tuned_path import TunedPath, path_of
 from gwg_dist.samplers import Sampler
 from gwg_dist.samplers.tuners import origin
 from gwg_dist.spaces import Space
-from gwg_dist.tools.distributed import gather_rows, rank, share, world_size
+from gwg_dist.tools.distributed import gather_rows, rank, world_size
 
 
 class Unfinished(NamedTuple):
@@ -33,6 +34,8 @@ class Unfinished(NamedTuple):
         values: what it found, see ``TunedPath``; empty where there was none.
         knots: its schedule, see ``TunedPath``; empty where it is a fixed one.
         origin: of the kernel, see ``origin``; None where it is not known.
+        estimator: see ``AISSettings``.
+        added: see ``AnnealPoint``, of all ranks; None where nothing resamples.
     """
 
     num_temperatures: int
@@ -45,6 +48,8 @@ class Unfinished(NamedTuple):
     values: tuple[float, ...] = ()
     knots: tuple[float, ...] = ()
     origin: dict[str, Any] | None = None
+    estimator: str = AIS
+    added: Tensor | None = None
 
 
 def set_aside(
@@ -66,11 +71,12 @@ def set_aside(
     packed = space.pack(space.decode(point.x))
     state = point.generator_state[None].to(point.x.device)
     packed, log_weights, generators = (gather_rows(part).cpu() for part in (packed, point.log_weights, state))
+    added = None if point.added is None else gather_rows(point.added).cpu()
     path = None if sampler is None else path_of(sampler)
     values, knots, found = ((), (), None) if path is None else (path.values, path.knots, origin(path.sampler))
     return Unfinished(
         settings.num_temperatures, settings.schedule, point.t, packed, log_weights, generators, settings.pilot,
-        values, knots, found,
+        values, knots, found, settings.estimator, added,
     )  # fmt: skip
 
 
@@ -96,12 +102,15 @@ def take_up(
     made_with = (unfinished.num_temperatures, unfinished.schedule, len(unfinished.packed), unfinished.pilot)
     if made_with != (settings.num_temperatures, settings.schedule, settings.num_chains, settings.pilot):
         return None
+    if unfinished.estimator != settings.estimator:
+        return None
     if kernel is not None and unfinished.origin not in (None, origin(kernel)):
         return None
     if unfinished.generators.shape != (world_size(), len(generator.get_state())):
         return None
-    mine = share(settings.num_chains, rank(), world_size())
+    mine = own_chains(settings.num_chains, settings.num_systems)
     codes = space.unpack(unfinished.packed[mine].to(generator.device))
     log_weights = unfinished.log_weights[mine].to(generator.device)
     state = unfinished.generators[rank()].clone()  # set_state reads from the start of the storage
-    return AnnealPoint(unfinished.t, space.encode(codes, dtype), log_weights, state)
+    added = None if unfinished.added is None else unfinished.added[mine].to(generator.device)
+    return AnnealPoint(unfinished.t, space.encode(codes, dtype), log_weights, state, added)

@@ -65,7 +65,8 @@ def _collapsed(sides: Sides) -> list[str]:
     """Few weights carry a side, or the two hardly meet."""
     found, reverse = [], sides.reverse
     if sides.forward.collapsed:
-        found.append(f"{sides.forward.ess:.1f} of {len(sides.forward.log_weights)} forward chains carry the estimate")
+        forward = sides.forward
+        found.append(f"{forward.ess:.1f} of {len(forward.units)} forward {forward.what} carry the estimate")
     if not reverse.ess >= LOW_ESS:
         found.append(f"{reverse.ess:.1f} of {len(reverse.log_weights)} reverse chains carry the estimate")
     if not sides.both.overlap >= LEAST_OVERLAP:

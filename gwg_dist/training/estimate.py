@@ -28,6 +28,8 @@ from gwg_dist.evaluation import (
     num_hidden_units,
     unnormalised_log_prob,
 )
+from gwg_dist.evaluation.ais import check_systems
+from gwg_dist.evaluation.assess import AIS
 from gwg_dist.evaluation.hidden import MAX_HIDDEN_UNITS
 from gwg_dist.evaluation.pilot import NUM_CHAINS
 from gwg_dist.evaluation.schedules import ADAPTIVE
@@ -92,6 +94,8 @@ class Order(NamedTuple):
             settings = AISSettings(**self.settings)
             beta_schedule(settings.num_temperatures)  # more than memory holds end before anything is made
             check_num_chains(settings.num_chains, world_size())
+            if settings.num_systems:
+                check_systems(settings.num_chains, settings.num_systems)
         except ValueError as error:
             raise InputError(str(error)) from error
         return Wanted(settings, two_sided, self.until_gap, self.max_minutes)
@@ -137,6 +141,7 @@ def name_of(loaded: LoadedRun, wanted: Wanted, order: Order) -> str:
     name = f"{loaded.path.stem}-{loaded.checkpoint['global_step']:07d}"
     name += f"-{settings.num_chains}x{settings.num_temperatures}-{settings.schedule}"
     name += f"-pilot{settings.pilot}" if settings.for_kernel(loaded.module.sampler).pilot else ""
+    name += "" if settings.estimator == AIS else f"-{settings.estimator}"
     name += "" if wanted.two_sided else f"-{order.sides}"
     name += f"-from-{Path(order.starts).stem}" if order.starts is not None else ""
     return name + (f"-until{wanted.until_gap:g}" if wanted.until_gap is not None else "")

@@ -15,7 +15,6 @@ from rich.table import Table
 
 from gwg_dist.callbacks import LEAST_CHAINS, assess_module
 from gwg_dist.evaluation import Assessment, TunedPath, Unfinished, collapse_warning, describe
-from gwg_dist.evaluation.ais import OPTIMISTIC
 from gwg_dist.spaces import Space
 from gwg_dist.tools.distributed import from_rank_0, launched_rank, world_size
 from gwg_dist.tools.errors import InputError, Stopped
@@ -45,7 +44,7 @@ FEWER = 4  # forward chains for one of the other side, in the closing estimate
 def assessment_table(assessment: Assessment, space: Space, *, title: str) -> Table:
     """Likelihoods in nats and bits a site, with what to think of them in the caption."""
     estimate, style = assessment.estimate, likelihood_style(assessment)
-    table = Table(title=title, caption=OPTIMISTIC, title_justify="left", caption_justify="left", pad_edge=False)
+    table = Table(title=title, caption=estimate.note, title_justify="left", caption_justify="left", pad_edge=False)
     for column in ("split", "points", "reference", "log-likelihood", "± log Z", "± data", "bits/dim"):
         table.add_column(column, justify="left" if column == "split" else "right")
     for name, value in assessment.likelihoods.items():
@@ -61,7 +60,7 @@ def assessment_table(assessment: Assessment, space: Space, *, title: str) -> Tab
     table.add_section()
     num = len(estimate.log_weights)
     table.add_row(
-        "AIS",
+        estimate.short_name,
         f"{num} chains",
         f"T = {estimate.num_temperatures}",
         f"log Z {estimate.log_z:.2f}",
@@ -78,7 +77,7 @@ def assessment_json(assessment: Assessment, space: Space, checkpoint: dict[str, 
         "checkpoint": path.name,
         "iteration": checkpoint["global_step"],
         "unit": "nats",
-        "note": OPTIMISTIC,
+        "note": assessment.estimate.note,
         "likelihood": {name: plain(value._asdict()) for name, value in assessment.likelihoods.items()},
         "reference": assessment.reference,
         "bits_per_dim": {name: bits_per_dim(-v.mean, space) for name, v in assessment.likelihoods.items()},
@@ -89,6 +88,7 @@ def assessment_json(assessment: Assessment, space: Space, checkpoint: dict[str, 
             "ess": assessment.estimate.ess,
             "collapsed": assessment.collapsed,
             "num_chains": len(assessment.estimate.log_weights),
+            **({"num_systems": assessment.estimate.num_systems} if assessment.estimate.num_systems else {}),
             "num_temperatures": assessment.estimate.num_temperatures,
             **pilot_json(assessment.estimate.path),
         },

@@ -30,7 +30,7 @@ from gwg_dist.evaluation import (
     ladder_of,
     sides_of,
 )
-from gwg_dist.evaluation.ais import summarize
+from gwg_dist.evaluation.ais import estimate_of, summarize
 from gwg_dist.evaluation.reverse import ReverseResult
 from gwg_dist.evaluation.verdict import AGREED, TOLERANCE
 from gwg_dist.module import EBMModule
@@ -84,6 +84,7 @@ class Round(NamedTuple):
         drift: see ``Sides``.
         reverse: log weights, ``(M,)``; None where the reverse side is not done.
         rungs: log weights and f of all chains by the number of temperatures, ``(2, N)`` each, forwards and backwards.
+        added: what resampling has added to the forward log weights, ``(N,)``; None where nothing resamples.
     """
 
     num_chains: int
@@ -96,6 +97,7 @@ class Round(NamedTuple):
     drift: float = float("nan")
     reverse: Tensor | None = None
     rungs: tuple[dict[int, Tensor], dict[int, Tensor]] | None = None
+    added: Tensor | None = None
 
     @classmethod
     def new(cls, num_chains: int, num_temperatures: int) -> Round:
@@ -202,7 +204,7 @@ class Rounds:
             ends = gather_rows(self.module.space.pack(estimate.codes)).cpu()
             values, knots = (None, ()) if estimate.path is None else (estimate.path.values, estimate.path.knots)
             known = {"forward": estimate.log_weights, "ends": ends, "values": values, "knots": knots}
-            self.state.now = self.state.now._replace(**known)
+            self.state.now = self.state.now._replace(**known, added=estimate.added)
 
     def go(self) -> Assessment | None:
         """Do rounds until they are enough; None where ``stop`` said so before the first was done."""
@@ -234,7 +236,9 @@ class Rounds:
         mine = share(len(done.ends), rank(), world_size())
         ends = space.unpack(done.ends[mine].to(module.device))
         path = self._path(done)
-        forward = AISResult(*summarize(done.forward), done.forward, ends, done.num_temperatures, path)
+        forward = estimate_of(
+            done.forward, ends, done.num_temperatures, num_systems=self.wanted.settings.num_systems
+        )._replace(path=path, added=done.added)
         with in_eval_mode(module):
             splits = held_out(self.run.data.splits)
             found = assessment_of(forward, target, splits)
@@ -319,7 +323,7 @@ class Rounds:
     def _note(self, direction: int, point: AnnealPoint) -> None:
         """Keep log weights and f of all chains at a rung."""
         rungs = self.state.now.rungs
-        if rungs is None:
+        if rungs is None or self.wanted.settings.num_systems:  # works between rungs are of chains that were not copied
             return
         with chains_running(self.module.target, point.x):
             f = self.module.target.f(point.x).double()

@@ -23,7 +23,13 @@ def routes_table(sides: Sides) -> Table:
     table = Table(title="log Z, nats", title_justify="left", pad_edge=False, box=SIMPLE_HEAD)
     for column in ("way", "log Z", "±", "ESS", "what it is"):
         table.add_column(column, justify="left" if column in ("way", "what it is") else "right")
-    sizes = [f"{side.ess:.0f} of {len(side.log_weights)}" for side in (sides.forward, sides.reverse)]
+    sizes = [
+        f"{ess:.0f} of {num}"
+        for ess, num in (
+            (sides.forward.ess, len(sides.forward.units)),
+            (sides.reverse.ess, len(sides.reverse.log_weights)),
+        )
+    ]
     for route, size in zip(sides.routes, [*sizes, f"overlap {sides.both.overlap:.2f}", ""], strict=False):
         table.add_row(route.name, f"{route.log_z:.3f}", f"{route.stderr:.3f}", size, route.label)
     return table
@@ -116,7 +122,7 @@ def sides_json(assessment: Assessment, standing: Standing, space: Space) -> dict
             "drift": _finite(sides.drift),
         },
         "bootstrap": {
-            "forward": _finite(bootstrap_error(sides.forward.log_weights)),
+            "forward": _finite(bootstrap_error(sides.forward.units)),
             "reverse": _finite(bootstrap_error(sides.reverse.log_weights)),
             "data": {name: _finite(bootstrap_mean_error(*points)) for name, points in assessment.points.items()},
         },

@@ -87,12 +87,35 @@ def test_rounds_go_on_until_the_sides_meet(run: Path, capsys: pytest.CaptureFixt
     assert not list((run / "evaluation").glob("*.partial.pt"))
 
 
-@pytest.mark.parametrize("at", [130, 150 + 130, 300 + 130, 300 + 300 + 130])
+def test_the_first_side_by_systems_that_resample(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another file, the same log Z; as many as the weights of systems allow are said to carry it."""
+    args = ["--num_chains=100", "--num_temperatures=150"]
+    plain = evaluated(run, *args, capsys=capsys)
+    found = evaluated(run, *args, "--estimator=smc", capsys=capsys)
+    assert (run / "evaluation/last-0000040-100x150-linear-smc.json").is_file()
+    assert found["sides"]["standing"]["kind"] == "agreed"
+    assert list(found["sides"]["routes"]) == ["forward SMC", "reverse AIS", "Bennett"]
+    assert found["ais"]["num_systems"] == 20
+    assert 15 < found["ais"]["ess"] <= 20
+    assert abs(found["sides"]["log_z"] - plain["sides"]["log_z"]) < 0.2
+    assert "links" not in found["sides"], "the works of copied chains"
+
+
+@pytest.mark.parametrize(
+    ("at", "more"),
+    [
+        (130, []),
+        (150 + 130, []),
+        (300 + 130, []),
+        (300 + 300 + 130, []),
+        (110, ["--num_chains=80", "--estimator=smc"]),
+    ],
+)
 def test_a_killed_evaluation_goes_on_bit_for_bit(
-    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, at: int
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, at: int, more: list[str]
 ) -> None:
     """In the first round forwards and backwards, in the second forwards and backwards."""
-    args = ["--num_temperatures=150", "--until_gap=1e-9", "--max_minutes=1e3"]
+    args = ["--num_temperatures=150", "--until_gap=1e-9", "--max_minutes=1e3", *more]
     monkeypatch.setattr(rounds, "KEEP_SECONDS", 0.0)
     monkeypatch.setattr(rounds.Rounds, "_next", two_rounds)
     calm = evaluated(run, *args, f"--out={run}/calm.json", capsys=capsys)
@@ -115,7 +138,8 @@ def test_a_killed_evaluation_goes_on_bit_for_bit(
 
 
 def two_rounds(self: rounds.Rounds, found: Any, took: float) -> tuple[int, int] | None:
-    return None if self.state.now.num_temperatures == 300 else (40, 300)
+    now = self.state.now
+    return None if now.num_temperatures == 300 else (2 * now.num_chains, 300)
 
 
 def test_time_that_is_up_keeps_the_last_round(
