@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -177,7 +178,7 @@ def check_betas(betas: Tensor, shape: tuple[int, ...], num_chains: int) -> None:
         expected = f"{shape} or {(*shape, num_chains)}"
         raise ValueError(f"beta must be one number or one for each of {num_chains} chains, shape {expected}, "
                          f"got {tuple(betas.shape)}")  # fmt: skip
-    if not bool(torch.isfinite(betas).all()):
+    if not (math.isfinite(float(betas)) if betas.ndim == 0 else bool(torch.isfinite(betas).all())):
         raise ValueError(f"beta must be finite, got {betas.flatten()[:4].tolist()}")
 
 

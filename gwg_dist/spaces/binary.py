@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -24,11 +25,15 @@ class Binary(Space):
 
     def pack(self, codes: Tensor) -> Tensor:
         """Eight sites a byte, ``(B, ceil(D / 8))`` uint8; the first site is the lowest bit."""
+        if codes.is_cpu:
+            return torch.from_numpy(np.packbits(codes.to(torch.uint8).numpy(), axis=1, bitorder="little"))
         padding = -codes.shape[1] % 8
         bits = functional.pad(codes.to(torch.uint8), (0, padding)).unflatten(1, (-1, 8))
         return (bits << _bit_positions(codes.device)).sum(-1, dtype=torch.uint8)
 
     def unpack(self, packed: Tensor) -> Tensor:
+        if packed.is_cpu:
+            return torch.from_numpy(np.unpackbits(packed.numpy(), axis=1, count=self.num_sites, bitorder="little"))
         bits = (packed[:, :, None] >> _bit_positions(packed.device)) & 1
         return bits.flatten(1)[:, : self.num_sites]
 
