@@ -1,4 +1,4 @@
-"""Any numpy file of small integers, bits or grey levels."""
+"""Any numpy or MATLAB file of small integers, bits or grey levels."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 
 from gwg_dist.data.base import DiscreteData, Splits, check_weights
 from gwg_dist.data.coding import Coding, code
-from gwg_dist.data.files import check_held_out, read_arrays
+from gwg_dist.data.files import ARRAYS, MATLAB, check_held_out, read_arrays
 from gwg_dist.tools.errors import InputError
 
 
 class Arrays(DiscreteData):
-    """An array (N, ...) of a .npy or .npz; the trailing axes are the shape of the space.
+    """An array (N, ...) of a .npy, .npz or .mat; the trailing axes are the shape of the space.
 
     Its values are categories 0..K-1. Booleans, two values such as 0 and 255 or -1 and 1, one-hot axes and packed bits
     are recognised, and it is said.
@@ -23,8 +23,8 @@ class Arrays(DiscreteData):
     Args:
         path: the file.
         batch_size: points in an iteration, on all ranks together.
-        train: name of the training array; None takes the only array, or else x_train, train or x, or the only one that
-            holds integers and has two axes or more.
+        train: name of the training array; None takes the only array, or else x_train, train or x, in capitals or not,
+            or the only one that holds integers and has two axes or more.
         validation: name of the validation array; None cuts ``held_out`` of the training points.
         test: name of the test array; None cuts as many again.
         weights: name of an array (N,) of the file, one non-negative number for each point of the training array;
@@ -42,7 +42,7 @@ class Arrays(DiscreteData):
         InputError: a file or field that cannot be used.
     """
 
-    sources: ClassVar[tuple[str, ...]] = (".npz", ".npy")
+    sources: ClassVar[tuple[str, ...]] = (*ARRAYS, MATLAB)
     paths: ClassVar[tuple[str, ...]] = ("path",)
 
     def __init__(
@@ -88,9 +88,10 @@ class Arrays(DiscreteData):
     def _main_array(self, arrays: dict[str, np.ndarray]) -> str:
         if len(arrays) == 1:
             return next(iter(arrays))
+        small = {name.lower(): name for name in sorted(arrays, reverse=True)}  # of x and X it is x
         for name in ("x_train", "train", "x"):
-            if name in arrays:
-                return name
+            if name in small:
+                return small[name]
         likely = [name for name, array in arrays.items() if array.ndim >= 2 and array.dtype.kind in "iub"]
         if len(likely) == 1:
             return likely[0]

@@ -30,6 +30,7 @@ from gwg_dist.tools.seeding import fixed_generator, make_generator
 
 FOLDER = "folder"  # among the sources of a class: a folder of files
 DEFAULT_BATCH_SIZE = 100
+NUMBERS_AT_ONCE = 2**22  # codes that are counted together
 BINARIZATIONS = ("dynamic", "static", "threshold")
 
 
@@ -283,8 +284,12 @@ class DiscreteData(LightningDataModule, ABC):
         if train.is_floating_point():
             mean = weighted_mean(train.double(), weights)
             return torch.stack([1 - mean, mean], 1)
-        counts = [weighted_mean((train == k).double(), weights) for k in range(self.space.num_categories)]
-        return torch.stack(counts, 1)
+        weights = torch.ones(len(train)).double() if weights is None else weights.double()
+        counts = torch.zeros(self.space.num_sites, self.space.num_categories, dtype=torch.float64)
+        rows = max(NUMBERS_AT_ONCE // self.space.num_sites, 1)
+        for codes, w in zip(train.split(rows), weights.split(rows), strict=True):
+            counts.scatter_add_(1, codes.T.long(), w.expand(self.space.num_sites, -1))
+        return counts / weights.sum()
 
     def batch(self, iteration: int) -> Batch:
         """This rank's share of an iteration's points, with weights of mean one over all ranks' points."""

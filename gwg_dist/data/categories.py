@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,6 +19,8 @@ from gwg_dist.tools.errors import InputError
 
 MISSING = ("category", "drop", "error")
 EMPTY = ""  # the word of a missing cell
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+CUT = "cut a measurement into classes, or leave it out: --data.leave_out=[{}]"
 STRAY = 0.1  # a share of text below which a column is one of numbers with a mistake in it
 
 
@@ -220,6 +223,9 @@ def _words(column: Column, cells: Cells, choice: Choice, name: str) -> list[str]
     """The categories of a column: numbers in their order, text in that of its letters, missing cells last."""
     there = [value for value in range(len(column.values)) if column.values[value] not in MISSING_CELLS]
     text = [value for value in there if not is_number(column.values[value])]
+    if text and all(DECIMAL_COMMA.fullmatch(column.values[value]) for value in text):
+        raise InputError(f"{name}: {cells.where(column.first(text[0]), column.name)}: {column.values[text[0]]}, with a "
+                         f"decimal comma, is no integer; {CUT.format(column.name)}")  # fmt: skip
     stray = int(np.isin(column.which, text).sum())
     if text and stray < STRAY * np.isin(column.which, there).sum():
         value = text[0]
@@ -231,7 +237,7 @@ def _words(column: Column, cells: Cells, choice: Choice, name: str) -> list[str]
             if not float(column.values[value]).is_integer():
                 raise InputError(
                     f"{name}: {cells.where(column.first(value), column.name)}: {column.values[value]} is no integer; "
-                    f"cut a measurement into classes, or leave it out: --data.leave_out=[{column.name}]"
+                    + CUT.format(column.name)
                 )
     found = {word_of(column.values[value], number=number) for value in there}
     if len(found) > choice.max_categories:

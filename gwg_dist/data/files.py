@@ -1,4 +1,4 @@
-"""Reading numpy files and text with errors that name the file and the field."""
+"""Reading numpy and MATLAB files and text with errors that name the file and the field."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from gwg_dist.tools.errors import InputError
 
+ARRAYS, MATLAB = (".npz", ".npy"), ".mat"
 GZIP = b"\x1f\x8b"  # the beginning of a compressed file
 # What numpy and zipfile raise for a file that is torn or strange; NotImplementedError is an unknown compression.
 UNREADABLE = (OSError, ValueError, EOFError, KeyError, BadZipFile, NotImplementedError, zlib.error)
@@ -54,7 +55,8 @@ def read_text(path: str | Path, name: str) -> str:
         content = path.read_bytes()
         text = (gzip.decompress(content) if content.startswith(GZIP) else content).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{name}: {path} is not text in UTF-8: {error.reason} at byte {error.start}") from error
+        what = f"{error.reason} at byte {error.start}; save it as UTF-8"
+        raise InputError(f"{name}: {path} is not text in UTF-8: {what}") from error
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{name}: {path} cannot be read: {error}") from error
     if not text.strip():
@@ -63,7 +65,7 @@ def read_text(path: str | Path, name: str) -> str:
 
 
 def read_arrays(path: str | Path, name: str) -> dict[str, np.ndarray]:
-    """The arrays of an .npz, or {"x": array} of an .npy; nothing pickled is loaded.
+    """The arrays of an .npz or .mat, or {"x": array} of an .npy; nothing pickled is loaded.
 
     Args:
         path: the file.
@@ -73,10 +75,12 @@ def read_arrays(path: str | Path, name: str) -> dict[str, np.ndarray]:
         InputError: no such file, another suffix, a damaged file, pickled objects.
     """
     path = existing(path, name)
-    if path.suffix.lower() not in (".npz", ".npy"):
+    if path.suffix.lower() not in (*ARRAYS, MATLAB):
         raise InputError(f"{name}: expected a .npz or .npy file, got {path}")
     if not path.stat().st_size:
         raise InputError(f"{name}: {path} is empty")
+    if path.suffix.lower() == MATLAB:
+        return _matlab(path, name)
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -86,3 +90,14 @@ def read_arrays(path: str | Path, name: str) -> dict[str, np.ndarray]:
         raise InputError(f"{name}: {path} does not fit into memory: {error}") from error
     except UNREADABLE as error:
         raise InputError(f"{name}: {path} is damaged or holds more than plain arrays: {error}") from error
+
+
+def _matlab(path: Path, name: str) -> dict[str, np.ndarray]:
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        found = loadmat(path)
+    except (*UNREADABLE, TypeError, MatReadError) as error:
+        raise InputError(f"{name}: {path} is damaged or no MATLAB file up to version 7.2: {error}") from error
+    return {key: array for key, array in found.items() if isinstance(array, np.ndarray)}

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from gwg_dist.data.base import DiscreteData, Splits, binarize, check_binarization, split_rows
-from gwg_dist.data.files import UNREADABLE, read_arrays
+from gwg_dist.data.files import read_arrays
 from gwg_dist.data.forms import WHITE, Grey
 from gwg_dist.data.image_files import read_images
 from gwg_dist.spaces import Binary, Categorical, Space
@@ -106,7 +106,7 @@ class Omniglot(ImageSet):
     def read(self, path: Path) -> Splits:
         if path.suffix != ".mat":
             return self._cut(self._images(read_arrays(path, "data.root"), "x", path))
-        arrays = {name: array.T for name, array in read_mat(path).items()}
+        arrays = {name: array.T for name, array in read_arrays(path, "data.root").items()}
         train, test = (_intensities(self._images(arrays, name, path, sideways=True)) for name in ("data", "testdata"))
         if len(train) <= OMNIGLOT_VALIDATION:
             raise InputError(f"data.root: {path} has {len(train)} training images, more than 1345 are expected")
@@ -137,7 +137,7 @@ class CaltechSilhouettes(ImageSet):
 
     def read(self, path: Path) -> Splits:
         if path.suffix == ".mat":  # whose silhouettes are 0 on 1
-            arrays, fields = read_mat(path), ("train_data", "val_data", "test_data")
+            arrays, fields = read_arrays(path, "data.root"), ("train_data", "val_data", "test_data")
             return Splits(*(1 - _bits(self._images(arrays, name, path, sideways=True), path) for name in fields))
         images = _bits(self._images(read_arrays(path, "data.root"), "x", path), path)
         if len(images) != sum(CALTECH_SIZES):
@@ -189,8 +189,10 @@ class FreyFaces(GreyImages):
         super().__init__((SIDE, 20), batch_size=batch_size, levels=levels, root=root)
 
     def read(self, path: Path) -> Splits:
-        arrays = {"x": read_mat(path).get("ff", np.empty(0)).T} if path.suffix == ".mat" else None
-        images = self._images(read_arrays(path, "data.root") if arrays is None else arrays, "x", path)
+        arrays = read_arrays(path, "data.root")
+        if path.suffix == ".mat":
+            arrays = {"x": arrays.get("ff", np.empty(0)).T}
+        images = self._images(arrays, "x", path)
         if len(images) <= 2 * FREY_HELD_OUT:
             raise InputError(f"data.root: {path} has {len(images)} images, more than 400 are expected")
         return split_rows(self._codes(images), FREY_HELD_OUT, FREY_HELD_OUT)
@@ -216,18 +218,6 @@ class Histopathology(GreyImages):
         arrays = read_arrays(path, "data.root")
         parts = (self._images(arrays, name, path) for name in ("training", "validation", "test"))
         return Splits(*(self._codes(part) for part in parts))
-
-
-def read_mat(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a MATLAB file. Raises InputError for a file that is damaged or of version 7.3."""
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    try:
-        found = loadmat(path)
-    except (*UNREADABLE, TypeError, MatReadError) as error:
-        raise InputError(f"data.root: {path} is damaged or no MATLAB file up to version 7.2: {error}") from error
-    return {name: array for name, array in found.items() if isinstance(array, np.ndarray)}
 
 
 def _intensities(images: np.ndarray) -> Tensor:

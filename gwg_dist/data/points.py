@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gwg_dist.data.files import existing, read_arrays, read_text
+from gwg_dist.data.files import ARRAYS, MATLAB, existing, read_arrays, read_text
 from gwg_dist.data.forms import SITES, Grey, kind_of, numbers_of, of_grey
 from gwg_dist.data.image_files import are_images, image_points
 from gwg_dist.spaces import Space
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.files import replacing
 
-ARRAYS, TABLES = (".npz", ".npy"), {".csv": ",;\t ", ".tsv": "\t"}
+TABLES = {".csv": ",;\t ", ".tsv": "\t"}
 WRITTEN = (*ARRAYS, *TABLES)
 MISSING_CELLS = ("", "?", ".", "NA", "NaN", "nan")
 LEVELS = 255
@@ -34,11 +34,11 @@ def read_points(
 ) -> tuple[Tensor, list[str]]:
     """Codes ``(N, D)`` int64 of a file, and a name for each point: its number, from 1, or that of its image.
 
-    An .npz or .npy holds integers ``(N, ...)``; of several arrays it is x, or the only one whose points have D sites.
-    Two levels 0 and 255 are 0 and 1 of a Binary space. One-hot sites, packed bits, and the grey levels of a run that
-    made categories of such are recognised, and it is said. An .npz with energies f beside x, as ``gwg_dist sample``
-    writes it, holds codes in any case. A .csv or .tsv has a point a line and a site a column. A folder holds images,
-    see ``image_points``; a single image is read as well.
+    An .npz, .npy or .mat holds integers ``(N, ...)``; of several arrays it is x, or the only one whose points have D
+    sites. Two levels 0 and 255 are 0 and 1 of a Binary space. One-hot sites, packed bits, and the grey levels of a run
+    that made categories of such are recognised, and it is said. An .npz with energies f beside x, as ``gwg_dist
+    sample`` writes it, holds codes in any case. A .csv or .tsv has a point a line and a site a column. A folder holds
+    images, see ``image_points``; a single image is read as well.
 
     Args:
         path: the file, or a folder of images.
@@ -60,7 +60,7 @@ def read_points(
     if are_images(path):
         numbers, names, are_codes = image_points(path, space, grey=grey)
         values, grey = (None if are_codes else values), None
-    elif suffix in ARRAYS:
+    elif suffix in (*ARRAYS, MATLAB):
         arrays = read_arrays(path, "file")
         values, grey = (None, None) if {"x", "f"} <= arrays.keys() else (values, grey)
         numbers = _array(arrays, path, space, order, bits=values is None and grey is None)

@@ -79,7 +79,9 @@ class Text(DiscreteData):
         self._codes = self._coded(text, where)
         windows = len(text) // length
         if windows < 3:
-            raise InputError(f"{where} has {len(text)} characters, at least three windows of {length} are needed")
+            few = f"{where} has {len(text)} characters, at least three windows of {length} are needed"
+            letters = "; few are letters a to z: --data.alphabet=found takes those that occur, .csv is a table"
+            raise InputError(few + (letters if foreign else ""))
         space = Binary(length) if len(symbols) == 2 else Categorical(length, len(symbols))
         super().__init__(space, batch_size=batch_size)
         shown = symbols.replace(LINE_BREAK, SHOWN_BREAK)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gwg_dist.evaluation.scores import points_at_once
 from gwg_dist.target import Target
 
 
@@ -28,9 +29,12 @@ def exact_log_z(target: Target, *, beta: float = 1.0) -> float:
 
 
 def unnormalised_log_prob(target: Target, codes: Tensor, *, beta: float = 1.0, batch_size: int = 4096) -> Tensor:
-    """log ref(x) - beta E(x) of codes ``(N, D)``, ``(N,)`` float64 nats on the device of ``codes``."""
+    """log ref(x) - beta E(x) of codes ``(N, D)``, ``(N,)`` float64 nats on the device of ``codes``.
+
+    Fewer points than ``batch_size`` at once where a point has many numbers.
+    """
     parts = []
-    for batch in codes.split(batch_size):
+    for batch in codes.split(min(batch_size, points_at_once(target))):
         x = target.encode(batch)
         parts.append(target.log_prob(x, target.f(x), beta).double())
     return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)

@@ -303,3 +303,11 @@ def test_ising_samples_have_the_exact_moments() -> None:
     error = (1 - exact.square()).clamp(min=1e-12).div(len(s)).sqrt()
     assert ((found - exact).abs() <= 5 * error + 1e-12).all()
     assert exact.abs().min() > 0.1
+
+
+def test_frequencies_are_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = Digits(binarization="none")
+    whole, train = data.frequencies(), data.splits.train
+    monkeypatch.setattr("gwg_dist.data.base.NUMBERS_AT_ONCE", 64 * 100)
+    assert torch.equal(data.frequencies(), whole)
+    assert torch.equal(whole, torch.stack([(train == k).double().mean(0) for k in range(17)], 1))

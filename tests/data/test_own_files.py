@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.io import savemat
 
 from gwg_dist import fit
 from gwg_dist.data import Arrays, DiscreteData, Images, Table, describe
@@ -287,7 +288,10 @@ STRANGE: list[tuple[str, Callable[[Path], None], str]] = [
     ("zero.npy", text_file(b""), "zero.npy is empty"),
     ("greedy.npy", text_file(b"\x93NUMPY\x01\x00v\x00{'descr': '|u1', 'fortran_order': False, "
                              b"'shape': (99999999999999, 9), }".ljust(128) + b"\n"), "greedy.npy"),
-    ("notes.md", text_file("hello"), "is of no kind that is read: .npz, .npy, .txt, .csv, .tsv, .parquet, .fasta"),
+    ("torn.mat", text_file("hello"), "torn.mat is damaged or no MATLAB file"),
+    ("latin.csv", text_file("a,b\nja,grün\n".encode("latin-1")), "UTF-8: invalid start byte at byte 9; save it"),
+    ("numbers.txt", text_file("0 1 1\n1 0 1\n"), "few are letters a to z: --data.alphabet=found takes"),
+    ("notes.md", text_file("hello"), "is of no kind that is read: .txt, .npz, .npy, .mat, .csv, .tsv, .parquet, .fasta"),
     ("notes.txt", text_file("hello"), "notes.txt has 5 characters, at least three windows of 64 are needed"),
     ("empty.csv", text_file(""), "is empty"),
     ("blank.csv", text_file("\n\n"), "is empty"),
@@ -319,6 +323,21 @@ def test_a_strange_file_is_one_line(
     monkeypatch.chdir(tmp_path / "here")
     assert expected in fails(fit.main, [f"../{name}"], capsys)
     assert list(Path().iterdir()) == [], "nothing is written for a mistake"
+
+
+def test_a_matlab_file_and_arrays_named_in_capitals(tmp_path: Path) -> None:
+    """X and y are what scikit-learn's users call points and labels."""
+    labels = np.arange(60)[:, None] % 3
+    savemat(tmp_path / "my.mat", {"X": BITS.astype(float), "y": labels})
+    np.savez(tmp_path / "my.npz", X=BITS.astype(np.float32), y=labels[:, 0])
+    for name in ("my.mat", "my.npz"):
+        path = str(tmp_path / name)
+        data = Arrays(path, batch_size=4)
+        assert data.space == Binary(6)
+        assert np.array_equal(codes(data), np.sort(BITS, axis=0))
+        assert data.notes == ["array 'X' is trained on; not used: y"]
+        assert torch.equal(data.encode_file(path)[0], torch.from_numpy(BITS))
+        assert named_data([path], lambda _: False)[0] == "--data=Arrays"
 
 
 @pytest.mark.parametrize(

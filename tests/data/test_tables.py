@@ -149,6 +149,7 @@ def test_the_delimiter_is_found(text: str, delimiter: str, tmp_path: Path) -> No
         ("a,b,a\nx,1,y\ny,2,x\nx,1,x\n", "columns 1 and 3 have the same name 'a'"),
         ("a,b\n" + "x,1\ny,2\n" * 9 + "x,red\n", "line 20, column b: 'red' is text among numbers"),
         ("a,b\nx,1\ny,2.5\nx,1\n", "line 3, column b: 2.5 is no integer"),
+        ("a;b\nx;1\ny;2,5\nx;?\n", "line 3, column b: 2,5, with a decimal comma, is no integer; cut a measurement"),
         ("id,b\n" + "".join(f"n{i},x\n" for i in range(150)), "column id has 150 different values in 150 rows"),
         ("a,b\nx,1\ny\nx,2\n", "line 3: 1 cells, expected 2"),
         ("a,b\nx,1\nx,1\nx,1\n", "has no column of two or more different values"),

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from gwg_dist.evaluation import exact_log_prob, scores
+from gwg_dist.evaluation import exact_log_prob, scores, unnormalised_log_prob
 from gwg_dist.evaluation.scores import score_points, single_site_changes
-from gwg_dist.spaces import Binary
+from gwg_dist.spaces import Binary, Categorical
+from gwg_dist.target import Target
 from tests.support.kernels import SPACES, exact_pi, make_target
 
 
@@ -58,3 +59,15 @@ def test_no_more_points_at_once_than_the_energy_asks_for(monkeypatch: pytest.Mon
     single_site_changes(target, Binary(4).all_codes()[5])
     assert max(seen) == 3
     assert sum(seen) == 16 + 1 + 4 + 4  # every site has both categories, its own one too
+
+
+def test_wide_points_are_scored_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """256 levels of 560 pixels are 143,360 numbers a point: 4,096 of them at once would take gigabytes."""
+    target, sizes = make_target(Categorical((8, 8), 64)), []
+    encode = Target.encode
+    monkeypatch.setattr(Target, "encode", lambda self, codes: sizes.append(len(codes)) or encode(self, codes))
+    codes = target.space.uniform_codes(50, generator=torch.Generator().manual_seed(0))
+    whole = unnormalised_log_prob(target, codes)
+    monkeypatch.setattr(scores, "NUMBERS_AT_ONCE", 20 * 64 * 64)
+    assert torch.allclose(unnormalised_log_prob(target, codes), whole)
+    assert sizes == [50, 20, 20, 10]
