@@ -5,11 +5,11 @@ python launch/against_adabmdca.py family.fasta --other /path/to/venv/bin/adabmDC
 adabmDCA (1.0.0, from the package registry; Rosset et al., 2025) wants a virtual environment of its own. Without it the
 script says so and ends. Both train on the same sequences with weights at 80 % identity, by Gibbs sampling, until the
 connected two-site correlations of as many chains reach the target; each with the rate and sweeps an update of its own
-recipe (adabmDCA: its defaults). Processes are pinned to one core and run one after the other. Their time is that of the
-processor, user and system, of the whole process, so that reading the file counts and other people's work on the machine
-does not; the clock's is there beside it. A training that has not come to the target by the limit is ended there, and
-how far it came is said. Then each samples its own model, and the same statistics of the chains that both left are
-compared with those of the file.
+recipe (adabmDCA: its defaults, and the rates that --other_rates names). Processes are pinned to one core and run one
+after the other. Their time is that of the processor, user and system, of the whole process, so that reading the file
+counts and other people's work on the machine does not; the clock's is there beside it. A training that has not come to
+the target by the limit is ended there, and how far it came is said. Then each samples its own model, and the same
+statistics of the chains that both left are compared with those of the file.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 FEW_SWEEPS, MANY_SWEEPS = 20, 120
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1500.0, help="limit of each training, of the processor's time")
     parser.add_argument("--rate", type=float, default=0.05, help="our learning rate, of plain gradient ascent")
     parser.add_argument("--sweeps", type=int, default=4, help="our sweeps an update")
+    parser.add_argument("--other_rates", type=float, nargs="+", default=[0.01], help="its rates; it ships with 0.01")
     parser.add_argument("--out", type=Path, default=Path("against_adabmdca"), help="folder for models and numbers")
     args = parser.parse_args()
     other = shutil.which(args.other)
@@ -50,7 +52,8 @@ def main() -> None:
     args.out.mkdir(parents=True)
     args.family = plain(args.family, args.out)
     found: dict[str, object] = {"chains": args.chains, "target": args.target, "family": args.family.name}
-    for name, measure in (("gwg_dist", lambda: ours(args)), ("adabmDCA", lambda: theirs(other, args))):
+    others = {f"adabmDCA, rate {rate:g}": partial(theirs, other, rate, args) for rate in args.other_rates}
+    for name, measure in {"gwg_dist": partial(ours, args), **others}.items():
         found[name] = measure()
         (args.out / "against.json").write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))
@@ -84,17 +87,18 @@ def ours(args: argparse.Namespace) -> dict[str, object]:
     return found
 
 
-def theirs(other: str, args: argparse.Namespace) -> dict[str, object]:
+def theirs(other: str, rate: float, args: argparse.Namespace) -> dict[str, object]:
     """The same of the other program."""
-    folder = args.out / "theirs"
+    folder = args.out / f"theirs_{rate:g}"
     command = [
-        other, "train", "-d", str(args.family), "-o", str(folder), "--nchains", str(args.chains), "--target",
-        str(args.target), "--sampler", "gibbs", "--checkpoint-interval", str(EVERY), "--device", "cpu", "--no-progress",
+        other, "train", "-d", str(args.family), "-o", str(folder), "--nchains", str(args.chains), "--lr", str(rate),
+        "--target", str(args.target), "--sampler", "gibbs", "--checkpoint-interval", str(EVERY), "--device", "cpu",
+        "--no-progress",
     ]  # fmt: skip
     found = trained(command, lambda: their_pearson(folder), args)
     parameters, chains = (next(iter(folder.glob(f"*{name}*")), None) for name in ("params", "chains"))
     if parameters is not None and chains is not None:
-        found["site updates a second"] = their_speed(other, parameters, args)
+        found["site updates a second"] = their_speed(other, parameters, folder, args)
         found["statistics"] = statistics(args.family, chains)
     return found
 
@@ -150,14 +154,14 @@ def their_pearson(folder: Path) -> float | None:
     return value
 
 
-def their_speed(other: str, parameters: Path, args: argparse.Namespace) -> float:
+def their_speed(other: str, parameters: Path, folder: Path, args: argparse.Namespace) -> float:
     """From two samplings of different length, so that start and reading drop out."""
     used = []
     for sweeps in (FEW_SWEEPS, MANY_SWEEPS):
         before = os.times()
         command = [
             other, "sample", "-p", str(parameters), "--ngen", str(args.chains), "--device", "cpu", "--sampler", "gibbs",
-            "-o", str(args.out / f"sampled{sweeps}"), "--max_nsweeps", str(sweeps),
+            "-o", str(folder / f"sampled{sweeps}"), "--max_nsweeps", str(sweeps),
         ]  # fmt: skip
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True, env=one_thread(), preexec_fn=one_core)
         after = os.times()
