@@ -114,6 +114,7 @@ class EBMModule(LightningModule):
         self.evaluated_weights: Callable[[], AbstractContextManager[None]] = nullcontext
         self._saved_chains: dict[str, Any] | None = None
         self.chain_ends: Tensor | None = None
+        self.chain_energies: Tensor | None = None  # of these, before the update
         self._watched: tuple[ChainResult, Tensor] | None = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -126,8 +127,9 @@ class EBMModule(LightningModule):
             )  # fmt: skip
             self.chain_ends = chain.x
             if (self.global_step + 1) % LAG_EVERY == 0:
-                self._watched = chain, self._energy_of(chain.x)
+                self._watched = chain, self.energy_of(chain.x)
         result = self.objective(self.target, batch, None if chain is None else chain.x, generator=self.generator)
+        self.chain_energies = result.energy_model
         lag = None if self.stats is None else self.stats.lag
         self.stats = IterationStats.of(result, batch, chain)._replace(lag=lag)
         # DDP averages over ranks; shares may differ by one, so each loss counts by its share of the global batch.
@@ -158,12 +160,13 @@ class EBMModule(LightningModule):
             return
         chain, before = watched
         lag = chain_lag(
-            before, self._energy_of(chain.x), chain.hops, interval=self.chains.interval(self.data.batch_size),
+            before, self.energy_of(chain.x), chain.hops, interval=self.chains.interval(self.data.batch_size),
             num_steps=self.num_steps, num_sites=self.space.num_sites,
         )  # fmt: skip
         self.stats = self.stats._replace(lag=lag)
 
-    def _energy_of(self, x: Tensor) -> Tensor:
+    def energy_of(self, x: Tensor) -> Tensor:
+        """E of points ``(B, D)`` or ``(B, D, K)`` on the present weights, ``(B,)`` nats, without a gradient."""
         with chains_running(self.target, x):
             return -self.target.f(x)
 

@@ -16,10 +16,17 @@ from gwg_dist.tools.errors import InputError
 
 
 class Start(NamedTuple):
-    """Codes ``(B, D)`` where a batch of chains starts, and the source's rows that they come from."""
+    """Where a batch of chains starts.
+
+    Args:
+        codes: points ``(B, D)``.
+        rows: the source's rows that they come from.
+        fresh: those drawn from the reference just now, ``(B, 1)`` booleans; None where none is.
+    """
 
     codes: Tensor
     rows: Tensor
+    fresh: Tensor | None = None
 
 
 class ChainSource(ABC):
@@ -27,6 +34,13 @@ class ChainSource(ABC):
 
     may_veto: ClassVar[bool] = False
     """Whether ``accepts`` can say no. Only then are the weights of before the update kept until it was asked."""
+
+    tells_starts: ClassVar[bool] = False
+    """Whether ``last_start`` says after every move which of its rows were moved, and from where."""
+
+    last_start: Start | None = None
+    of_reference: bool = False
+    """Whether the first chains are draws from the reference."""
 
     betas: tuple[float, ...] = (1.0,)
     """Betas of the chains that ``gather`` returns, each of as many rows. A checkpoint holds them beside the chains."""
@@ -137,7 +151,7 @@ class StartAndKeep(ChainSource):
         backend: str = "auto",
     ) -> ChainResult:
         """As many chains as the batch has points, ``num_steps`` transitions each."""
-        start = self.start(batch.codes, generator=generator)
+        start = self.last_start = self.start(batch.codes, generator=generator)
         x = target.encode(start.codes)
         chain = run_chain(kernel, target, x, num_steps=num_steps, generator=generator, backend=backend)
         self.keep(start, target.space.decode(chain.x))

@@ -7,7 +7,7 @@ Not implemented: prioritised replay, chains swapped between ranks.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -37,6 +37,8 @@ class ChainBuffer(StartAndKeep):
         ValueError: a size below 1, an unknown init, a probability outside [0, 1].
     """
 
+    tells_starts: ClassVar[bool] = True
+
     def __init__(
         self, *, size: int | Literal["auto"] = 10_000, init: str = "reference", restart_prob: float = 0.0
     ) -> None:
@@ -50,6 +52,7 @@ class ChainBuffer(StartAndKeep):
         self.size = size
         self.init = init
         self.restart_prob = restart_prob
+        self.of_reference = init == "reference"
         self.packed = torch.empty(0)
 
     def setup(
@@ -86,12 +89,12 @@ class ChainBuffer(StartAndKeep):
         self.check_batch(len(data))
         device = self.packed.device
         rows = torch.randperm(len(self.packed), generator=generator, device=device)[: len(data)]
-        codes = self.space.unpack(self.packed[rows])
+        codes, restart = self.space.unpack(self.packed[rows]), None
         if self.restart_prob > 0:
             fresh = self.reference.sample(len(data), generator=generator)
             restart = torch.rand(len(data), 1, generator=generator, device=device) < self.restart_prob
             codes = torch.where(restart, fresh, codes)
-        return Start(codes, rows)
+        return Start(codes, rows, restart)
 
     def keep(self, start: Start, codes: Tensor) -> None:
         self.packed[start.rows] = self.space.pack(codes)

@@ -49,7 +49,8 @@ TRAINING = (
 )
 """Title, unit, and the metrics of each chart of training."""
 
-OF_ESTIMATES = ("ais/", "val/log_likelihood", "test/log_likelihood", "train/energy_spread", "symptom/")
+OF_ESTIMATES = ("ais/", "val/log_likelihood", "test/log_likelihood", "val/online", "val/low_side",
+                "val/high_side", "test/low_side", "test/high_side", "train/energy_spread", "symptom/")  # fmt: skip
 """Beginnings of the metrics that are shown elsewhere, or are not for a chart."""
 
 
@@ -194,6 +195,8 @@ def likelihood_charts(runs: list[Run]) -> list[Chart]:
                 for side in ("low_side", "high_side")
                 if f"{split}/{side}" in metrics
             ]
+            if series := metrics.get(f"{split}/online"):
+                curves.append(Curve(f"{name}, running estimate", series, number + 2))
     else:
         for number, run in enumerate(runs):
             if series := run.metrics.get("val/log_likelihood"):
