@@ -22,7 +22,15 @@ from gwg_dist.tools.files import write_json
 from gwg_dist.tools.provenance import has_bfloat16, provenance
 from gwg_dist.tools.terminal import console, make_progress, quiet, say, track
 
-DDP, INFERENCE, LAG, RECIPE, THREADS, TRAINING = "ddp", "inference", "lag", "recipe", "threads", "training"
+CALIBRATION, DDP, INFERENCE, LAG, RECIPE, THREADS, TRAINING = (
+    "calibration",
+    "ddp",
+    "inference",
+    "lag",
+    "recipe",
+    "threads",
+    "training",
+)
 TABLE_WIDTH = 160
 
 
@@ -47,7 +55,8 @@ def bench(
     Args:
         quick: shorter and three rounds.
         sweep: step time against chains, sites and categories instead, with a plot beside the JSON.
-        only: rows whose name contains this, in any case; "ddp" times one process against two, "recipe" trains by all
+        only: rows whose name contains this, in any case; "calibration" counts how often intervals of log Z hold it,
+            "ddp" times one process against two, "recipe" trains by all
             defaults on a dozen kinds of data, "lag" trains for minutes to see whether the lag predicts failure,
             "training" trains with several kernels, to see what a gradient buys with each, "inference" learns couplings
             of Ising models from their samples with several kernels, "threads" times the kernels in C with one thread
@@ -93,6 +102,10 @@ def study(
     name: str, *, quick: bool, rounds: int, seeds: tuple[int, ...], sets: str, data_dir: str | None, path: Path
 ) -> dict[str, Any] | list[dict[str, Any]] | None:
     """What the study of that name finds; None where it is none. See ``bench`` for names and settings."""
+    if name == CALIBRATION:
+        from gwg_dist.bench.calibration import calibration_study
+
+        return calibration_study(quick=quick)
     if name == DDP:
         from gwg_dist.bench.ddp import weak_scaling
 
