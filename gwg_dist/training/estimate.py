@@ -14,7 +14,7 @@ import yaml
 from torch import Tensor
 
 from gwg_dist.batch import weighted_mean
-from gwg_dist.callbacks import in_eval_mode, tell_of_no_pilot
+from gwg_dist.callbacks import held_out, in_eval_mode, tell_of_no_pilot
 from gwg_dist.evaluation import (
     AISSettings,
     Assessment,
@@ -44,6 +44,7 @@ from gwg_dist.training.folder import CONFIG, EVALUATION
 from gwg_dist.training.interruption import Interruption
 from gwg_dist.training.loading import LoadedRun, load_run
 from gwg_dist.training.processes import meeting
+from gwg_dist.training.resample import Resample, resample_of
 from gwg_dist.training.results import assessment_json, assessment_table, title_of, training_of
 from gwg_dist.training.rounds import Rounds, Wanted
 from gwg_dist.training.sides_shown import (
@@ -116,6 +117,9 @@ def evaluate_run(order: Order) -> Path | None:
         if rank() == 0:
             tell_of_no_pilot(wanted.settings, loaded.module.sampler, "pilot")
             loaded.data.prepare_data()
+            for name, (points, _) in held_out(loaded.data.splits).items():
+                if not len(points):
+                    say(f"the data hold out no points for {name}: there is no likelihood of them")
         if world_size() > 1:
             dist.barrier()
         how = from_rank_0(exact_way(loaded, aloud=True) if rank() == 0 else None)
@@ -128,8 +132,9 @@ def evaluate_run(order: Order) -> Path | None:
         with Interruption(loaded.module.device) as interruption:
             outcome = estimate(loaded, wanted, (path or usual).with_suffix(".partial.pt"), interruption)
             outcome = None if outcome is None else with_train(loaded, outcome)
+            resample = None if outcome is None or outcome.sides is None else resample_of(loaded, outcome)
             if outcome is not None and rank() == 0:
-                tell(loaded, outcome, run, path, order=order, wanted=wanted, how=how)
+                tell(loaded, outcome, run, path, order=order, wanted=wanted, how=how, resample=resample)
     if outcome is None:
         raise Stopped(interruption.received)
     return path
@@ -149,7 +154,10 @@ def name_of(loaded: LoadedRun, wanted: Wanted, order: Order) -> str:
 
 def given_starts(loaded: LoadedRun, path: str) -> Tensor:
     """Points of a file, codes ``(N, D)``. Raises InputError where they are of another space, or too few."""
-    codes = loaded.data.encode_file(path)[0]
+    try:
+        codes = loaded.data.encode_file(path)[0]
+    except InputError as error:
+        raise InputError(f"starts: {str(error).removeprefix('file: ')}") from error
     least = max(2, world_size())
     if len(codes) < least:
         raise InputError(f"starts: {path} holds {len(codes)} points, at least {least} are needed")
@@ -210,6 +218,7 @@ def tell(
     order: Order,
     wanted: Wanted,
     how: str | None,
+    resample: Resample | None = None,
 ) -> None:
     """Print the estimate, the exact values where there are any, and write both to ``path``, if any.
 
@@ -221,6 +230,7 @@ def tell(
         order: what was asked for; with ``as_json`` the numbers go to standard output as well.
         wanted: what of it was to be done.
         how: see ``exact_way``.
+        resample: how new chains compare with those of the run, where that is known.
     """
     space, origin = loaded.module.space, origin_json(loaded, assessment, folder, wanted)
     exact = None if how is None else exact_values(loaded)
@@ -233,6 +243,9 @@ def tell(
         console.print(assessment_table(assessment, space, title=title))
     else:
         values["sides"] = tell_sides(assessment, space, title, wanted.until_gap)
+    if resample is not None:
+        values["resample"] = resample.json()
+        say(resample.sentence(), "bold yellow" if resample.is_apart else "")
     if assessment.collapsed:
         say(collapse_warning(assessment), "bold red")
     training = training_of(folder, loaded.checkpoint, loaded.data.batch_size)

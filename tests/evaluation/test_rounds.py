@@ -78,6 +78,29 @@ def test_both_sides_and_the_verdict(run: Path, capsys: pytest.CaptureFixture[str
     assert "code" in values["made by"]
 
 
+def test_chains_that_the_model_cannot_make_anew_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two iterations with chains that began at the data have their correlations still; new chains have none.
+
+    A run with the reference's chains is at one with new ones.
+    """
+    generator = np.random.default_rng(0)
+    both = generator.integers(0, 2, (400, 1))
+    x = np.where(generator.random((400, 12)) < 0.9, both, 1 - both)
+    np.savez(tmp_path / "my.npz", x=x)
+    for init, apart in (("data", True), ("reference", False)):
+        run = [f"--data={tmp_path / 'my.npz'}", f"--model.chains.init={init}", "--pictures_every=0"]
+        run_fit(tmp_path / init, "--trainer.max_steps=2", *run)
+        capsys.readouterr()
+        args = [str(tmp_path / init), "--checkpoint=last", "--num_chains=100", "--num_temperatures=50", "--json"]
+        evaluate.main([*args, "--device=cpu"])
+        printed = capsys.readouterr()
+        found = json.loads(printed.out)["resample"]
+        assert found["out of equilibrium"] is apart
+        assert (found["pairs"]["chains"] > 0.5) is apart
+        assert found["pairs"]["new"] < 0.5
+        assert ("the model was trained out of equilibrium" in printed.err) is apart
+
+
 def test_rounds_go_on_until_the_sides_meet(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two temperatures are too few for a gap of 0.02 nats; the last round says how many were enough."""
     sides = evaluated(run, "--num_temperatures=2", "--until_gap=0.05", capsys=capsys)["sides"]
