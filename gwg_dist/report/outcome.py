@@ -226,6 +226,12 @@ def _estimate(estimate: dict[str, Any]) -> list[Check]:
     if standing:
         text = "exact" if standing["kind"] == EXACT else f"{nats_of(standing['nats'])} apart"
         found.append(Check(STANDINGS.get(standing["kind"], BAD), "sides of the likelihood", text))
+    resample = estimate.get("resample")
+    if resample:
+        ours, new = resample["pairs"]["chains"], resample["pairs"]["new"]
+        text = f"correlations of the training points: Pearson {ours:.2f} in the run's chains, {new:.2f} in new ones"
+        level = DOUBTFUL if resample["out of equilibrium"] else GOOD
+        found.append(Check(level, "chains can be made anew", text))
     return found
 
 

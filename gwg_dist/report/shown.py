@@ -158,9 +158,10 @@ def evaluations_of(run: Run, loaded: LoadedRun | None) -> tuple[int, int]:
     training = 0
     if isinstance(steps, int) and isinstance(batch, int) and (loaded is None or loaded.module.objective.needs_chains):
         training = run.iterations * steps * batch
+    in_all = run.estimate.get("gradient_evaluations", {}).get("in all", 0)
     sides, ais = run.estimate.get("sides", {}).get("gradient_evaluations"), run.estimate.get("ais", {})
-    if sides:
-        return training, sum(sides.values())
+    if in_all or sides:
+        return training, in_all or sum(sides.values())
     return training, ais.get("num_chains", 0) * ais.get("num_temperatures", 0)
 
 

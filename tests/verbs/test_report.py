@@ -79,7 +79,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run on images, with an estimate from both sides."""
     folder = tmp_path_factory.mktemp("digits") / "run"
     run_fit(folder, "--trainer.max_steps=40", "--trainer.log_every_n_steps=10", "--pictures_every=10",
-            "--evaluation.every=20")  # fmt: skip
+            "--evaluation.every=20", "--evaluation.online=true")  # fmt: skip
     estimate = json.loads((folder / "results.json").read_text())
     test = {
         **estimate["likelihood"]["test"],
@@ -96,6 +96,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "likelihood": {"test": test},
         "links": [link, {**link, "begin": 0.5, "end": 1.0}],
     }
+    estimate["resample"] = {"pairs": {"chains": 0.91, "new": 0.42}, "out of equilibrium": True}
     metrics = next(folder.glob("metrics/*/metrics.csv"))
     header, *rows = metrics.read_text().splitlines()
     metrics.write_text("\n".join([f"{header},mine/number", *(f"{row},{n}" for n, row in enumerate(rows))]) + "\n")
@@ -124,6 +125,8 @@ def page_of(path: Path) -> tuple[str, Page]:
 def test_a_run_on_one_page_the_verdict_first(digits: Path, digits_page: Path) -> None:
     assert digits_page == digits / "report.html"
     text, page = page_of(digits_page)
+    assert "running estimate" in text
+    assert "Pearson 0.91 in the run's chains, 0.42 in new ones" in " ".join(page.words)
     assert page.words[:2] == ["run", "run"]  # title and heading
     assert page.words[2] in ("Good", "Doubtful", "Bad")
     for name in ("Likelihood", "Training", "Chains over training", "Samples beside data", "All settings, config.yaml"):
