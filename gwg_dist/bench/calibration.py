@@ -155,7 +155,7 @@ def stated(target: Target, exact: float, *, seed: int) -> Iterator[Stated]:
         both = bennett(there.works, reverse.log_weights, added=there.added, num_systems=there.num_systems)
         error = both.log_z - exact
         warned = there.collapsed or reverse.collapsed or both.overlap < LEAST_OVERLAP
-        yield Stated("", name, error, around(error, both.stderr), error / both.stderr, warned)
+        yield Stated("", name, error, shifted(both.interval, exact), error / both.stderr, warned)
         stderr = max(both.stderr, abs(reverse.log_z - there.log_z) / 2)
         yield Stated("", f"combined{name[7:]}", error, around(error, stderr), error / both.stderr, warned)
     rungs = mbar(f, torch.tensor(RUNGS, dtype=torch.float64))

@@ -86,7 +86,7 @@ class AISResult(NamedTuple):
     @property
     def interval(self) -> Interval:
         """Between which values log Z lies with a probability of 95 %, nats; without an upper end where collapsed."""
-        return interval_of_weights(self.units)
+        return interval_of_weights(self.units, self.log_weights)
 
     @property
     def error(self) -> float:

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gwg_dist.evaluation.error_bars import CONFIDENCE, STANDARD_ERRORS, Interval
+
 BISECTIONS, NEWTON_STEPS = 100, 50
 
 
@@ -25,6 +27,7 @@ class Bennett(NamedTuple):
         overlap: how alike the works of both directions are, 0 (not at all, and the error is not to be believed) to 1.
         slope: slope of the free regression: 1 where both starts were at equilibrium and the kernels reversible.
         slope_stderr: standard error of the slope.
+        num_systems: of resampled forward runs that the error is from; 0 for none.
     """
 
     log_z: float
@@ -32,6 +35,19 @@ class Bennett(NamedTuple):
     overlap: float
     slope: float
     slope_stderr: float
+    num_systems: int = 0
+
+    @property
+    def interval(self) -> Interval:
+        """Between which values log Z lies with a probability of 95 %, nats, where the two directions overlap.
+
+        Of M systems the quantile is that of Student's t with M - 1 degrees of freedom.
+        """
+        from scipy.special import stdtrit
+
+        half = (1 + CONFIDENCE) / 2
+        quantile = float(stdtrit(self.num_systems - 1, half)) if self.num_systems else STANDARD_ERRORS
+        return Interval(self.log_z - quantile * self.stderr, self.log_z + quantile * self.stderr)
 
 
 def bennett(forward: Tensor, reverse: Tensor, *, added: Tensor | None = None, num_systems: int = 0) -> Bennett:
@@ -70,7 +86,7 @@ def bennett(forward: Tensor, reverse: Tensor, *, added: Tensor | None = None, nu
         variance = (num_systems * float(taken.var()) + len(b) * float(p[len(a) :].var())) / information**2
     slope, slope_stderr = _free_slope(work - log_z, is_forward, num)
     overlap = min(information * without, 1.0)
-    return Bennett(log_z, math.sqrt(max(variance, 0.0)), overlap, slope, slope_stderr)
+    return Bennett(log_z, math.sqrt(max(variance, 0.0)), overlap, slope, slope_stderr, num_systems)
 
 
 def _root(a: Tensor, b: Tensor, m: float, r: Tensor) -> float:

@@ -68,7 +68,7 @@ def interval_of_log_mean(log_mean: float, variance: float, num: int) -> Interval
     return Interval(log_mean + square / 2 - reach, log_mean + square / 2 + reach)
 
 
-def interval_of_weights(log_weights: Tensor) -> Interval:
+def interval_of_weights(log_weights: Tensor, chains: Tensor | None = None) -> Interval:
     """The interval of log E[w] for log weights ``(N,)``: that of ``interval_of_log_mean``, longer above.
 
     What none of N chains has met may have a probability of 3 / N (the rule of three: exp(-3) = .05). With weights as
@@ -77,6 +77,10 @@ def interval_of_weights(log_weights: Tensor) -> Interval:
 
     Where the weights have collapsed there is no upper end, and the lower one is log mean w - log 20: by Markov's
     inequality the mean exceeds 20 times the expectation with a probability of 5 % at the most, whatever the weights.
+
+    Args:
+        log_weights: of all that is independent, ``(N,)`` nats.
+        chains: of the chains that these are means of, whose largest one counts; None where they are chains.
     """
     log_weights = log_weights.double()
     num = len(log_weights)
@@ -85,7 +89,8 @@ def interval_of_weights(log_weights: Tensor) -> Interval:
     if weights_collapsed(1 / float(shares.square().sum()), num):
         return Interval(log_mean + math.log(1 - CONFIDENCE), math.inf)
     low, high = interval_of_log_mean(log_mean, weight_variance(log_weights), num)
-    return Interval(low, high + math.log1p(UNMET * (float(shares.max()) - 1 / num)))
+    met = shares if chains is None else torch.softmax(chains.double(), 0)
+    return Interval(low, high + math.log1p(UNMET * (float(met.max()) - 1 / len(met))))
 
 
 def standard_error(log_mean: float, interval: Interval) -> float:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gwg_dist.evaluation.ais import AISResult
 from gwg_dist.evaluation.bennett import Bennett, bennett
+from gwg_dist.evaluation.error_bars import Interval, standard_error
 from gwg_dist.evaluation.exact import unnormalised_log_prob
 from gwg_dist.evaluation.family import nearest_hamming
 from gwg_dist.evaluation.links import Ladder
@@ -41,14 +42,21 @@ class Route(NamedTuple):
     Args:
         name: what it is called in tables.
         log_z: nats.
-        stderr: standard error, nats.
+        stderr: standard error by the delta method, nats; too small where few weights carry the way.
         label: what it is worth, in words.
+        interval: between which values log Z lies with a probability of 95 %, nats, if the label's conditions hold.
     """
 
     name: str
     log_z: float
     stderr: float
     label: str
+    interval: Interval
+
+    @property
+    def error(self) -> float:
+        """The ± of people, nats: 1.96 of it reach the farther end of ``interval``; infinite where it has none."""
+        return standard_error(self.log_z, self.interval)
 
 
 @dataclass(frozen=True)
@@ -95,12 +103,15 @@ class Sides:
     def routes(self) -> tuple[Route, ...]:
         """The three ways, and the exact one where there is one."""
         label = "high on average, from exact samples" if self.exact_samples else f"diagnostic: from {self.origin}"
+        one, other, both = self.forward, self.reverse, self.both
         found = (
-            Route(self.forward.name, self.forward.log_z, self.forward.stderr, "low on average: optimistic"),
-            Route("reverse AIS", self.reverse.log_z, self.reverse.stderr, label),
-            Route("Bennett", self.both.log_z, self.both.stderr, "both directions"),
+            Route(one.name, one.log_z, one.stderr, "low on average: optimistic", one.interval),
+            Route("reverse AIS", other.log_z, other.stderr, label, other.interval),
+            Route("Bennett", both.log_z, both.stderr, "both directions", both.interval),
         )
-        return found if self.exact is None else (*found, Route("exact sum", self.exact, 0.0, "exact"))
+        if self.exact is None:
+            return found
+        return (*found, Route("exact sum", self.exact, 0.0, "exact", Interval(self.exact, self.exact)))
 
     @property
     def spread(self) -> float:

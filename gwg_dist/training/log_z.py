@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gwg_dist.evaluation import exact_log_z
+from gwg_dist.evaluation import Interval, exact_log_z
+from gwg_dist.evaluation.error_bars import standard_error
 from gwg_dist.evaluation.verdict import UNQUOTABLE
 from gwg_dist.training.folder import EVALUATION, RESULTS
 from gwg_dist.training.loading import LoadedRun
@@ -21,7 +23,8 @@ class LogZ(NamedTuple):
 
     Args:
         value: log Z in nats.
-        stderr: its standard error; 0 where it is exact.
+        stderr: its standard error, 1.96 of which reach the farther end of the estimate's interval; 0 where it is exact,
+            infinite where the weights have collapsed.
         source: where it is from, for people.
         trusted: whether the weights of the estimate did not collapse; of two sides, whether they can be quoted.
     """
@@ -77,7 +80,16 @@ def estimate_in(path: Path, values: dict[str, Any], iteration: int) -> LogZ | No
             sides = values["sides"]
             log_z, stderr, how = sides["log_z"], sides["stderr"], f"from both sides, in {path}"
         else:
-            log_z, stderr, how = values["ais"]["log_z"], values["ais"]["stderr"], f"the estimate in {path}"
+            found = values["ais"]
+            log_z, stderr, how = found["log_z"], error_of(found), f"the estimate in {path}"
         return LogZ(float(log_z), float(stderr), how, standing_level(values) > 0)
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def error_of(estimate: dict[str, Any]) -> float:
+    """The ± of an estimate in a file of results; by the delta method where it is older than intervals are."""
+    if "interval" not in estimate:
+        return float(estimate["stderr"])
+    low, high = (math.inf if end is None else float(end) for end in estimate["interval"])
+    return standard_error(float(estimate["log_z"]), Interval(low, high))

@@ -31,7 +31,7 @@ def routes_table(sides: Sides) -> Table:
         )
     ]
     for route, size in zip(sides.routes, [*sizes, f"overlap {sides.both.overlap:.2f}", ""], strict=False):
-        table.add_row(route.name, f"{route.log_z:.3f}", f"{route.stderr:.3f}", size, route.label)
+        table.add_row(route.name, f"{route.log_z:.3f}", f"{route.error:.3f}", size, route.label)
     return table
 
 
@@ -39,8 +39,8 @@ def ways(sides: Sides) -> str:
     """The ways to log Z in one line."""
     one, other, both = sides.forward, sides.reverse, sides.both
     return (
-        f"log Z: forward {one.log_z:.2f} ± {one.stderr:.2f} ({len(one.log_weights)} chains, {one.num_temperatures} "
-        f"temperatures, ESS {one.ess:.0f}), reverse {other.log_z:.2f} ± {other.stderr:.2f} "
+        f"log Z: forward {one.log_z:.2f} ± {one.error:.2f} ({len(one.log_weights)} chains, {one.num_temperatures} "
+        f"temperatures, ESS {one.ess:.0f}), reverse {other.log_z:.2f} ± {other.error:.2f} "
         f"({len(other.log_weights)} chains, ESS {other.ess:.0f}), Bennett {both.log_z:.2f} ± {both.stderr:.2f}"
     )
 
@@ -109,7 +109,12 @@ def sides_json(assessment: Assessment, standing: Standing, space: Space) -> dict
         "stderr": _finite(sides.stderr),
         "log_z_at_least": {"value": sides.low_log_z, "delta": DELTA},
         "routes": {
-            route.name: {"log_z": route.log_z, "stderr": _finite(route.stderr), "label": route.label}
+            route.name: {
+                "log_z": route.log_z,
+                "stderr": _finite(route.stderr),
+                "interval": [_finite(end) for end in route.interval],
+                "label": route.label,
+            }
             for route in sides.routes
         },
         "ess": {"forward": sides.forward.ess, "reverse": sides.reverse.ess},

@@ -76,14 +76,14 @@ def test_log_z_is_that_of_the_newest_estimate_of_these_weights(
     score.main([*args, f"--out={tmp_path / 'sides.csv'}"])
     assert "2.50 ± 0.50: from both sides, in" in capsys.readouterr().err
     del values["sides"]
-    values["ais"] |= {"log_z": 1.5, "stderr": 0.25}
+    values["ais"] |= {"log_z": 1.5, "stderr": 0.1, "interval": [1.2, 1.99]}
     (here / "evaluation/e.json").write_text(json.dumps(values))
     score.main([*args, f"--out={tmp_path / 'a.csv'}"])
     assert "1.50 ± 0.25: the estimate in" in capsys.readouterr().err
     first = rows(tmp_path / "a.csv")[0]
     expected = float(first["log_reference"]) - float(first["energy"]) - 1.5
     assert float(first["log_likelihood"]) == pytest.approx(expected)
-    assert first["stderr"] == "0.25"
+    assert float(first["stderr"]) == pytest.approx(0.25), "by the interval, not by the delta method"
     for path in [*here.glob("evaluation/*.json"), here / "results.json"]:
         path.write_text(json.dumps(values | {"iteration": 7}))  # of other weights
     score.main([*args, f"--out={tmp_path / 'b.csv'}"])
