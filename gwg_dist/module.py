@@ -117,6 +117,13 @@ class EBMModule(LightningModule):
         self.chain_energies: Tensor | None = None  # of these, before the update
         self._watched: tuple[ChainResult, Tensor] | None = None
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """A word or None over a plain attribute, as Lightning writes around every hook, needs no search among parts."""
+        if (value is None or isinstance(value, str)) and name in self.__dict__:
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)  # pyright: ignore[reportArgumentType]
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One iteration: chains move where the objective needs them, then the loss of this rank's share."""
         chain = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -112,12 +113,12 @@ class DivergenceGuard(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Gradients have been averaged over ranks here, so every rank decides alike."""
         assert isinstance(pl_module, EBMModule)
-        grads = [p.grad for p in pl_module.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(grads)
-        if torch.isfinite(norm):
+        grads = [p.grad for p in pl_module.energy.parameters() if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(grads))
+        if math.isfinite(norm):
             return
         where = where_not_finite(pl_module)
-        self._diverge(trainer.global_step + 1, f"the gradient is not finite (norm {float(norm)}, {where})", pl_module)
+        self._diverge(trainer.global_step + 1, f"the gradient is not finite (norm {norm}, {where})", pl_module)
         for parameter in pl_module.parameters():  # no update: an optimizer skips what has no gradient
             parameter.grad = None
 

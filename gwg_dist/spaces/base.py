@@ -127,8 +127,9 @@ class Space(ABC):
         if not x.is_floating_point() or x.shape[1:] != sites:
             expected, found = ", ".join(map(str, ("any", *sites))), f"{x.dtype} {tuple(x.shape)}"
             raise ValueError(f"{name} must hold floats of shape ({expected}) for {self}, got {found}")
-        at_once = max(CHECKED_TOGETHER // max(x[:1].numel(), 1), 1)
-        if not all(self._are_points(part) for part in x.split(at_once)):
+        at_once = max(CHECKED_TOGETHER // (self.num_sites * self.width), 1)
+        parts = (x,) if len(x) <= at_once else x.split(at_once)
+        if not all(self._are_points(part) for part in parts):
             kind = "0 or 1" if self.width == 1 else "one-hot"
             raise ValueError(f"{name} must be {kind} for {self}: codes become points by space.encode(codes)")
 
