@@ -16,6 +16,7 @@ from gwg_dist.data.cells import Cells, Column, is_number
 from gwg_dist.data.points import MISSING_CELLS
 from gwg_dist.spaces import Binary, Categorical, Space
 from gwg_dist.tools.errors import InputError
+from gwg_dist.tools.terminal import say
 
 MISSING = ("category", "drop", "error")
 EMPTY = ""  # the word of a missing cell
@@ -93,12 +94,14 @@ class Codebook:
         for name in self.sites:
             if name in there:
                 codes.append(self._encoded(there[name], cells, missing_as))
-            elif name == self.label and missing_as is not None:
-                codes.append(np.full(len(cells.places), missing_as))
-            else:
-                near = difflib.get_close_matches(name, there, n=1)
+                continue
+            near = difflib.get_close_matches(name, there.keys() - self.sites, n=1)
+            if missing_as is None or (near and name != self.label) or not there.keys() & set(self.sites):
                 hint = f" (did you mean {near[0]!r}?)" if near else ""
                 raise InputError(f"{cells.path} has no column {name!r}{hint}")
+            if name != self.label:
+                say(f"{cells.path} has no column {name!r}: it is missing in every row")
+            codes.append(np.full(len(cells.places), missing_as))
         return torch.from_numpy(np.stack(codes, 1).astype(np.int64))
 
     def decode(self, codes: Tensor) -> list[list[str]]:

@@ -76,10 +76,10 @@ def logistic(train: Tensor, given: Tensor, cells: Tensor, num_categories: int, *
     probs = torch.zeros(len(cells), num_categories, dtype=torch.float64)
     for site in sites:
         mine, labels = (cells[:, 1] == site).nonzero()[:, 0], train[:, site].numpy()
-        if len(np.unique(labels)) < 2:
-            probs[mine, int(labels[0])] = 1
-            continue
         others = varies & (site_of != site)
+        if len(np.unique(labels)) < 2 or not others.any():
+            probs[mine] = frequencies[site]  # nothing to tell, or nothing to tell it by
+            continue
         model = LogisticRegression(max_iter=ITERATIONS).fit(features[:, others], labels)
         found = model.predict_proba(asked[cells[mine, 0].numpy()][:, others])
         columns = torch.as_tensor(model.classes_, dtype=torch.int64)

@@ -26,6 +26,7 @@ def classify_run(
     number = chosen_site(names_of_sites, site)
     codes, names = points_of(data, file, missing_as=-1)
     given = codes[:, number].clone()
+    codes = torch.where(codes < 0, data.blanks(), codes)  # of a table, a missing cell is a category of its own
     codes[:, number] = 0
     if (codes < 0).any():
         row, column = (codes < 0).nonzero()[0].tolist()

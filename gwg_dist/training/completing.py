@@ -83,9 +83,9 @@ def complete_run(
 
 
 def suffix_as(file: str, data: DiscreteData) -> str:
-    """The suffix of a file where its data write such files, else that of arrays."""
+    """The suffix of a file where its data write such files, else that of words or letters, else that of arrays."""
     known = [suffix for suffix in data.writes if file.lower().endswith(suffix)]
-    return max(known, key=len, default=".npz")
+    return max(known, key=len, default=data.beside or ".npz")
 
 
 def with_holes(codes: Tensor, hide: float, sites: list[int], seed: int) -> Tensor:

@@ -24,6 +24,7 @@ from jsonargparse import Namespace
 from gwg_dist.tools.distributed import launched_rank
 from gwg_dist.tools.errors import InputError
 from gwg_dist.tools.files import write_text
+from gwg_dist.tools.terminal import say
 from gwg_dist.training.processes import job, started_by_us, under_srun
 
 CONFIG, RESULTS, EVALUATION = "config.yaml", "results.json", "evaluation"
@@ -88,8 +89,12 @@ def find_place(config: Namespace) -> Place:
 def find_checkpoint(folder: Path, checkpoint: str) -> Path:
     """Path of the checkpoint called "best" or "last", or of a given file.
 
-    best.ckpt is missing until one estimate could be trusted. Raises InputError where there is no such checkpoint.
+    best.ckpt is missing until one estimate could be trusted: then it is the last one, and it is said. Raises InputError
+    where there is no such checkpoint.
     """
+    if checkpoint == "best" and not (folder / BEST).is_file() and has_state(folder):
+        say(f"{folder} has no {BEST}, as no estimate of its likelihood could be trusted: the last weights are taken")
+        checkpoint = "last"
     names = {"best": BEST, "last": LAST}
     path = folder / names[checkpoint] if checkpoint in names else Path(checkpoint)
     if not path.is_file() and not (path.name == LAST and path.with_name(PREVIOUS).is_file()):

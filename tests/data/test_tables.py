@@ -57,6 +57,10 @@ def test_codes_are_those_of_the_training_file_in_another_one(tmp_path: Path) -> 
         with pytest.raises(InputError) as caught:
             data.encode_file(table(tmp_path, text, "wrong.csv"))
         assert message in str(caught.value)
+    less = table(tmp_path, "legs,home\n4,sea\n", "less.csv")
+    assert data.encode_file(less, missing_as=-1)[0].tolist() == [[-1, 1, 1]], "a column may be what is asked for"
+    with pytest.raises(InputError, match="has no column 'colour'"):
+        data.encode_file(less)
     whole = Table(table(tmp_path, PETS.replace("?", "sea").replace("4,\n", "4,sea\n"), "whole.csv"), batch_size=1)
     with pytest.raises(InputError, match="line 2, column home: the cell is empty; gwg_dist complete"):
         whole.encode_file(data.splits and table(tmp_path, PETS))

@@ -56,5 +56,7 @@ def test_constant_sites_and_too_much_work(monkeypatch: pytest.MonkeyPatch) -> No
     given = torch.tensor([[-1, 0, 0], [0, 0, 0], [0, 0, -1]])
     cells = torch.tensor([[0, 0], [2, 2]])
     assert logistic(train, given, cells, 2).tolist() == [[0, 1], [1, 0]]  # pyright: ignore[reportOptionalMemberAccess]
+    alone = logistic(torch.tensor([[0], [1], [1], [1]]), torch.tensor([[-1]]), torch.tensor([[0, 0]]), 2)
+    assert alone.tolist() == [[0.25, 0.75]], "a site that is the only one"  # pyright: ignore[reportOptionalMemberAccess]
     monkeypatch.setattr(baselines, "MAX_WORK", -1)
     assert logistic(train, given, cells, 2) is None

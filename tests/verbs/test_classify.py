@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gwg_dist import classify
+from gwg_dist import classify, fit
 from gwg_dist.batch import Batch
 from gwg_dist.data import Digits
 from gwg_dist.energies import MLPEnergy, PottsEnergy, RBMEnergy
@@ -132,3 +132,26 @@ def test_labels_may_be_missing_and_nothing_else(run: Path, tmp_path: Path, capsy
     assert "site: lable is no name (1, 2, 3, ...) and no number from 1 to 65" in line
     line = fails(classify.main, [str(run), str(tmp_path / "points.npz"), f"--out={tmp_path / 'a.csv'}"], capsys)
     assert "nothing is overwritten" in line
+
+
+def test_a_missing_cell_of_a_table_is_what_the_run_learnt_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which is a category of its own. The column of labels need not be there."""
+    rows_of = [f"{('', 'b', 'c')[n % 3]},{n % 2},{'yn'[n % 2]}" for n in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b,label", *rows_of]) + "\n")
+    few = ["--trainer.max_steps=2", "--data.batch_size=10", "--evaluation.every=0", "--evaluation.final_temperatures=2",
+           "--evaluation.num_chains=2", "--trainer.accelerator=cpu", "--quiet"]  # fmt: skip
+    fit.main([str(tmp_path / "t.csv"), f"--run_dir={tmp_path / 'run'}", *few])
+    classify.main([str(tmp_path / "run"), str(tmp_path / "t.csv"), f"--out={tmp_path / 'a.csv'}"])
+    (tmp_path / "less.csv").write_text("\n".join(["a,b", *(row[:-2] for row in rows_of)]) + "\n")
+    capsys.readouterr()
+    classify.main([str(tmp_path / "run"), str(tmp_path / "less.csv"), f"--out={tmp_path / 'b.csv'}"])
+    assert "has no column 'label': it is missing in every row" in capsys.readouterr().err
+    given, found = rows(tmp_path / "a.csv"), rows(tmp_path / "b.csv")
+    assert [row["label"] for row in given] == [row["label"] for row in found]
+    assert {row["given"] for row in found} == {""}
+    load = load_run(tmp_path / "run", "last")
+    codes = load.data.encode_file(tmp_path / "t.csv")[0]
+    probs = label_probs(load.module.target, codes, 2)
+    assert [float(row["p(n)"]) for row in given] == pytest.approx(probs[:, 0].tolist())

@@ -206,6 +206,17 @@ def test_mistakes_are_one_line(run: Path, tmp_path: Path, capsys: pytest.Capture
         assert message in fails(score.main, args, capsys)
 
 
+def test_the_last_weights_stand_in_for_the_best(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A short run of a hard model has no estimate that could be trusted, and so no best weights."""
+    here = shutil.copytree(run, tmp_path / "run")
+    (here / "best.ckpt").unlink(missing_ok=True)
+    points = str(run.parent / "points.npz")
+    score.main([str(here), points, f"--out={tmp_path / 'best.csv'}"])
+    assert "has no best.ckpt" in capsys.readouterr().err
+    score.main([str(here), points, f"--out={tmp_path / 'last.csv'}", "--checkpoint=last"])
+    assert (tmp_path / "best.csv").read_text() == (tmp_path / "last.csv").read_text()
+
+
 def test_a_run_whose_data_are_gone_still_scores_codes(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
