@@ -34,6 +34,8 @@ BY_CHANCE = 1e-3  # probability with which a check fails where nothing is wrong
 ALIKE = 0.01  # nats between works that count as none
 MAX_COMPARED = 1000  # points whose places are compared
 STEPS_AT_ONCE = 50
+ROUNDING = 0.05  # nats by which the mass of points may exceed Z through rounding and errors of the estimate
+ERRORS = 3.0  # standard errors that a check may be off by
 
 
 class Route(NamedTuple):
@@ -114,21 +116,34 @@ class Sides:
         return (*found, Route("exact sum", self.exact, 0.0, "exact", Interval(self.exact, self.exact)))
 
     @property
+    def excess(self) -> float:
+        """Nats by which the mass of the points that were seen passes forward AIS; 0 within its error and rounding."""
+        excess = self.floor - self.forward.log_z
+        return excess if excess > max(ROUNDING, ERRORS * self.forward.stderr) else 0.0
+
+    @property
     def spread(self) -> float:
         """The largest difference between two ways, nats; that of log Z and of every likelihood."""
-        values = [route.log_z for route in self.routes]
+        values = [route.log_z for route in self.routes] + [self.floor] * (self.excess > 0)
         return max(values) - min(values)
 
     @property
     def log_z(self) -> float:
-        """The point estimate: exact, else Bennett's."""
-        return self.both.log_z if self.exact is None else self.exact
+        """The point estimate: exact, else Bennett's, but not below ``floor`` where that passes forward AIS."""
+        if self.exact is not None:
+            return self.exact
+        return max(self.both.log_z, self.floor) if self.excess else self.both.log_z
 
     @property
     def stderr(self) -> float:
-        """Its error: that of Bennett's estimate, or half of what the two sides differ by where that is more."""
+        """Its error: that of Bennett's estimate, or half of what the two sides differ by where that is more.
+
+        Infinite where points were seen whose mass forward AIS has not found: log Z may be anything above ``floor``.
+        """
         if self.exact is not None:
             return 0.0
+        if self.excess:
+            return math.inf
         return max(self.both.stderr, abs(self.reverse.log_z - self.forward.log_z) / 2)
 
     @property
@@ -139,16 +154,18 @@ class Sides:
         """
         if self.exact is not None:
             return self.exact, self.exact
-        values = [self.forward.log_z, self.reverse.log_z, self.both.log_z]
+        values = [self.forward.log_z, self.reverse.log_z, self.both.log_z] + [self.floor] * (self.excess > 0)
         return min(values), max(values)
 
     @property
     def low_log_z(self) -> float:
         """log Z is at least that with probability 1 - delta, delta = 0.05, whatever the kernel and the model.
 
-        E[exp(log_z)] = Z, so P(exp(log_z) > Z / delta) <= delta by Markov's inequality.
+        E[exp(log_z)] = Z, so P(exp(log_z) > Z / delta) <= delta by Markov's inequality. Where points were seen whose
+        mass forward AIS has not found, it is at least their ``floor``, with certainty.
         """
-        return self.forward.log_z - math.log(1 / DELTA)
+        by_markov = self.forward.log_z - math.log(1 / DELTA)
+        return max(by_markov, self.floor) if self.excess else by_markov
 
     @property
     def are_elsewhere(self) -> bool:

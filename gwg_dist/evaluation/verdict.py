@@ -6,14 +6,12 @@ import math
 from typing import NamedTuple
 
 from gwg_dist.evaluation.error_bars import LOW_ESS
-from gwg_dist.evaluation.sides import Sides
+from gwg_dist.evaluation.sides import ERRORS, Sides
 
 EXACT, AGREED, GAP, UNQUOTABLE = "exact", "agreed", "gap", "not to be quoted"
 TOLERANCE = 0.5  # nats within which all ways to log Z agree
 LEAST_OVERLAP = 0.03  # of both directions, below which neither the error nor the estimate is to be believed
-ROUNDING = 0.05  # nats by which the mass of points may exceed Z through rounding and errors of the estimate
 ERRORS_QUOTED = 2.0  # standard errors of the estimate that count as a difference
-ERRORS = 3.0  # standard errors that a check may be off by
 
 
 class Standing(NamedTuple):
@@ -53,12 +51,20 @@ def judge(sides: Sides, *, tolerance: float = TOLERANCE) -> Standing:
     nats = max(sides.spread, ERRORS_QUOTED * sides.both.stderr)
     if sides.exact is not None:
         return Standing(EXACT, 0.0, ())
-    against, remarks = [*_collapsed(sides), *_elsewhere(sides)], _unsettled(sides)
+    against, remarks = [*_unseen(sides), *_collapsed(sides), *_elsewhere(sides)], _unsettled(sides)
     if against:
         return Standing(UNQUOTABLE, sides.spread, (*against, *remarks))
     if nats > tolerance or remarks:
         return Standing(GAP, nats, tuple(remarks))
     return Standing(AGREED, nats, ())
+
+
+def _unseen(sides: Sides) -> list[str]:
+    """Points have more mass than Z as forward AIS has it."""
+    if not sides.excess:
+        return []
+    more = f"points that were seen have {_times(sides.excess)} the mass that forward AIS found"
+    return [f"log Z is at least {sides.floor:.2f}, because {more}"]
 
 
 def _collapsed(sides: Sides) -> list[str]:
@@ -77,9 +83,6 @@ def _collapsed(sides: Sides) -> list[str]:
 def _elsewhere(sides: Sides) -> list[str]:
     """The points are not those that annealed chains stand for."""
     found = []
-    excess = sides.floor - sides.forward.log_z
-    if excess > max(ROUNDING, ERRORS * sides.forward.stderr):
-        found.append(f"points that were seen have {_times(excess)} the mass that forward AIS found")
     if sides.are_elsewhere:
         found.append(f"{sides.num_elsewhere} of the chains sit where no annealed chain ends")
     if sides.sites > 1:

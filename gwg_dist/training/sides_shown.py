@@ -32,6 +32,8 @@ def routes_table(sides: Sides) -> Table:
     ]
     for route, size in zip(sides.routes, [*sizes, f"overlap {sides.both.overlap:.2f}", ""], strict=False):
         table.add_row(route.name, f"{route.log_z:.3f}", f"{route.error:.3f}", size, route.label)
+    if sides.excess:
+        table.add_row("points seen", f"{sides.floor:.3f}", "", "", "their mass: log Z is at least that")
     return table
 
 

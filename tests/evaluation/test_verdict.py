@@ -107,6 +107,19 @@ def test_confident_and_wrong_is_never_agreed(name: str) -> None:
         assert case.exact - found.forward.log_z > 3
 
 
+@pytest.mark.parametrize("name", ["spurious mode", "smaller spurious mode"])
+def test_mass_that_was_seen_counts(name: str) -> None:
+    """What log Z is at least does not pass the exact one, and no estimate lies below the mass of the points seen."""
+    case = WRONG[name]
+    found = sides(case)
+    assert found.forward.log_z + 0.2 < found.floor <= case.exact + 1e-9
+    assert found.low_log_z == found.floor
+    assert found.bracket[1] >= found.log_z == max(found.both.log_z, found.floor)
+    assert found.stderr == math.inf
+    assert found.spread >= found.floor - found.forward.log_z
+    assert judge(found).reasons[0].startswith(f"log Z is at least {found.floor:.2f}")
+
+
 def two_modes() -> Case:
     """Eight spins that want to be alike, more of them up; all points in the smaller mode, forward AIS in both."""
     space = Binary(8)
