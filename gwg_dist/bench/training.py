@@ -111,7 +111,8 @@ def settings_of_sets(data_dir: str | None) -> dict[str, list[str]]:
             raise InputError(f"data_dir: there is no file {path}")
         data = ["--data=MNIST", "--data.binarization=threshold", f"--data.root={path.parent}"]
         for hidden in (20, 200):
-            found[f"mnist-{hidden}"] = [*data, f"--model.energy.num_hidden={hidden}", "--model.learning_rate=1e-3"]
+            units = f"--model.energy.num_hidden={hidden}"
+            found[f"mnist-{hidden}-units"] = [*data, units, "--model.learning_rate=1e-3"]
     return found
 
 
