@@ -87,6 +87,11 @@ class Pairs(NamedTuple):
 
     @classmethod
     def of(cls, average: nn.Module, model: nn.Module) -> Pairs:
+        """Pairs of two models of one shape; ``average`` comes to the device of ``model``.
+
+        Lightning makes the average before a strategy moves the model.
+        """
+        average.to(next(model.parameters()).device)
         return cls(list(average.parameters()), list(model.parameters()), list(average.buffers()), list(model.buffers()))
 
 
