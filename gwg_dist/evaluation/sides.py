@@ -124,19 +124,17 @@ class Sides:
     @property
     def spread(self) -> float:
         """The largest difference between two ways, nats; that of log Z and of every likelihood."""
-        values = [route.log_z for route in self.routes] + [self.floor] * (self.excess > 0)
-        return max(values) - min(values)
+        values = [route.log_z for route in self.routes]
+        return max(*values, self.floor) - min(values)
 
     @property
     def log_z(self) -> float:
-        """The point estimate: exact, else Bennett's, but not below ``floor`` where that passes forward AIS."""
-        if self.exact is not None:
-            return self.exact
-        return max(self.both.log_z, self.floor) if self.excess else self.both.log_z
+        """The point estimate: exact, else Bennett's, but not below ``floor``."""
+        return max(self.both.log_z, self.floor) if self.exact is None else self.exact
 
     @property
     def stderr(self) -> float:
-        """Its error: that of Bennett's estimate, or half of what the two sides differ by where that is more.
+        """Its error: the largest of Bennett's, half of what the two sides differ by, and what ``floor`` is above it.
 
         Infinite where points were seen whose mass forward AIS has not found: log Z may be anything above ``floor``.
         """
@@ -144,7 +142,8 @@ class Sides:
             return 0.0
         if self.excess:
             return math.inf
-        return max(self.both.stderr, abs(self.reverse.log_z - self.forward.log_z) / 2)
+        halves = abs(self.reverse.log_z - self.forward.log_z) / 2
+        return max(self.both.stderr, halves, self.floor - self.both.log_z)
 
     @property
     def bracket(self) -> tuple[float, float]:
@@ -154,18 +153,17 @@ class Sides:
         """
         if self.exact is not None:
             return self.exact, self.exact
-        values = [self.forward.log_z, self.reverse.log_z, self.both.log_z] + [self.floor] * (self.excess > 0)
-        return min(values), max(values)
+        values = [self.forward.log_z, self.reverse.log_z, self.both.log_z]
+        return max(min(values), self.floor), max(*values, self.floor)
 
     @property
     def low_log_z(self) -> float:
         """log Z is at least that with probability 1 - delta, delta = 0.05, whatever the kernel and the model.
 
-        E[exp(log_z)] = Z, so P(exp(log_z) > Z / delta) <= delta by Markov's inequality. Where points were seen whose
-        mass forward AIS has not found, it is at least their ``floor``, with certainty.
+        E[exp(log_z)] = Z, so P(exp(log_z) > Z / delta) <= delta by Markov's inequality. It is at least ``floor``, the
+        mass of the points that were seen, with certainty.
         """
-        by_markov = self.forward.log_z - math.log(1 / DELTA)
-        return max(by_markov, self.floor) if self.excess else by_markov
+        return max(self.forward.log_z - math.log(1 / DELTA), self.floor)
 
     @property
     def are_elsewhere(self) -> bool:

@@ -78,7 +78,8 @@ def estimate_in(path: Path, values: dict[str, Any], iteration: int) -> LogZ | No
             return LogZ(float(values["exact"]["log_z"]), 0.0, f"exact, in {path}")
         if "sides" in values:
             sides = values["sides"]
-            log_z, stderr, how = sides["log_z"], sides["stderr"], f"from both sides, in {path}"
+            log_z, how = sides["log_z"], f"from both sides, in {path}"
+            stderr = math.inf if sides["stderr"] is None else sides["stderr"]
         else:
             found = values["ais"]
             log_z, stderr, how = found["log_z"], error_of(found), f"the estimate in {path}"
