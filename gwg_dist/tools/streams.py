@@ -68,7 +68,7 @@ def surviving_streams(gone: Callable[[], None]) -> Iterator[None]:
 def quick_end() -> Iterator[None]:
     """Within it, while slow imports run, Ctrl-C ends this process with one line and exit code 130.
 
-    What is imported stays. So nothing is collected meanwhile, and what is there at the end is never looked at again.
+    What is imported stays, so nothing is collected meanwhile.
     """
     with _nothing_collected(), _ended_by_interrupt():
         yield
@@ -77,15 +77,13 @@ def quick_end() -> Iterator[None]:
 @contextlib.contextmanager
 def _nothing_collected() -> Iterator[None]:
     """Looking through half a million objects again and again takes a tenth of the imports' time."""
-    collects, known = gc.isenabled(), len(sys.modules)
+    collects = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if collects:
             gc.enable()
-            if len(sys.modules) > known:
-                gc.freeze()
 
 
 @contextlib.contextmanager
