@@ -88,7 +88,7 @@ class Arrays(DiscreteData):
     def _main_array(self, arrays: dict[str, np.ndarray]) -> str:
         if len(arrays) == 1:
             return next(iter(arrays))
-        small = {name.lower(): name for name in sorted(arrays, reverse=True)}  # of x and X it is x
+        small = {name.lower(): name for name in sorted(arrays)}  # of x and X it is x
         for name in ("x_train", "train", "x"):
             if name in small:
                 return small[name]

@@ -76,7 +76,7 @@ def read_arrays(path: str | Path, name: str) -> dict[str, np.ndarray]:
     """
     path = existing(path, name)
     if path.suffix.lower() not in (*ARRAYS, MATLAB):
-        raise InputError(f"{name}: expected a .npz or .npy file, got {path}")
+        raise InputError(f"{name}: expected a .npz, .npy or .mat file, got {path}")
     if not path.stat().st_size:
         raise InputError(f"{name}: {path} is empty")
     if path.suffix.lower() == MATLAB:

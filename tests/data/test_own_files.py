@@ -338,6 +338,10 @@ def test_a_matlab_file_and_arrays_named_in_capitals(tmp_path: Path) -> None:
         assert data.notes == ["array 'X' is trained on; not used: y"]
         assert torch.equal(data.encode_file(path)[0], torch.from_numpy(BITS))
         assert named_data([path], lambda _: False)[0] == "--data=Arrays"
+    np.savez(tmp_path / "both.npz", x=BITS, X=BITS[:, :3])
+    both = Arrays(str(tmp_path / "both.npz"), batch_size=4)
+    assert both.space == Binary(6)
+    assert both.notes == ["array 'x' is trained on; not used: X"]
 
 
 @pytest.mark.parametrize(
