@@ -32,6 +32,7 @@ FALLS, ERRORS = 2, 2.0  # evaluations since the best one, and standard errors th
 BOUND = 0.2  # of acceptance, by which a setting that can go no further misses what serves a kernel best
 RUNAWAY = 1000.0  # times, or a part of, the setting's first value: as far as a search for it is followed
 CHANCE = 2.0  # standard errors of the share of labels that are found, above that of the commonest label
+MOSTLY = 0.5  # share of the commonest label above which naming it alone is no fault
 AGAIN = 500  # iterations without a symptom after which it is said anew
 MOST_TRAINING = 1000  # training points that are held against the validation points
 
@@ -203,6 +204,8 @@ def of_memory(evaluations: Sequence[Evaluation]) -> Iterator[Symptom]:
 def of_labels(evaluations: Sequence[Evaluation]) -> Iterator[Symptom]:
     """Whether labels are found at chance alone, in two evaluations in a row, by a model that has learnt something.
 
+    Where one label has more than half of the points, the best classifier may name it alone: nothing is said.
+
     Args:
         evaluations: those of the run, the oldest first.
     """
@@ -210,6 +213,8 @@ def of_labels(evaluations: Sequence[Evaluation]) -> Iterator[Symptom]:
     if len(last) < FALLS or not all(at_chance(each) for each in last) or not last[-1].gain > ERRORS:
         return
     now = last[-1]
+    if now.commonest > MOSTLY:
+        return
     chance = (
         f"labels are found at chance: {now.found:.0%} of {now.num} validation points, the commonest label has "
         f"{now.commonest:.0%}, while the likelihood is better than the reference's: are labels and points shuffled?"

@@ -177,6 +177,11 @@ def test_labels_at_chance(shares: list[float], gain: float, named: bool) -> None
     assert [symptom.name for symptom in of_labels(found)] == (["labels"] if named else [])
 
 
+def test_one_label_that_most_points_have_is_no_fault() -> None:
+    found = [Evaluation(n, -20.0, 0.1, 0.0, 0.97, 0.97, 500, 5.0) for n in range(2)]
+    assert not list(of_labels(found))
+
+
 def test_two_groups_of_energies_are_taken_apart() -> None:
     """Data at 0 +- 2 and chains at 10 +- 2: a gap of 10, five standard deviations."""
     rng = np.random.default_rng(0)
