@@ -22,17 +22,17 @@ from gwg_dist.chains import ChainBuffer
 from gwg_dist.reference import Reference
 from gwg_dist.spaces import Binary
 
-def peak():  # getrusage would count what the parent held when it forked
-    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**20
+def size(name):  # getrusage would count what the parent held when it forked
+    return int(Path("/proc/self/status").read_text().split(name + ":")[1].split()[0]) / 2**20
 
 torch.set_num_threads(1)
 space, generator = Binary((28, 28)), torch.Generator().manual_seed(0)
 data, reference = space.uniform_codes(10_000, generator=generator), Reference(space)
 chains = ChainBuffer(size=1_000_000, init=sys.argv[1])
-before = peak()
+before = size("VmRSS")
 chains.setup(space, reference, data, generator=generator)
 assert chains.packed.shape == (1_000_000, 98)
-print(peak() - before)
+print(size("VmHWM") - before)
 """
 
 
