@@ -191,6 +191,7 @@ def final_evaluation(
         path, checkpoint, assessment = closing_estimate(each, trainer, objects, stop)
         found.append((path, checkpoint, with_other_side(assessment, path, checkpoint, objects, stop)))
     path, checkpoint, assessment = max(found, key=lambda entry: _merit(entry[2]))
+    load_weights(objects.model, checkpoint)
     if launched_rank() == 0:
         for other, contents, judged in found:
             if other != path:
