@@ -234,7 +234,7 @@ def test_bad_files_name_file_and_field(tmp_path: Path) -> None:
     np.save(tmp_path / "pickled.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     cases: list[tuple[dict, str]] = [
         ({"path": str(tmp_path / "none.npz")}, r"data.path: there is no file .*none.npz"),
-        ({"path": str(tmp_path / "text.txt")}, "expected a .npz or .npy file"),
+        ({"path": str(tmp_path / "text.txt")}, "expected a .npz, .npy or .mat file"),
         ({"path": str(tmp_path / "torn.npz")}, "torn.npz is damaged"),
         ({"path": str(tmp_path / "pickled.npy")}, "more than plain arrays"),
         (
