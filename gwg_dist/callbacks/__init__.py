@@ -16,6 +16,7 @@ from gwg_dist.callbacks.diagnostics import (
 from gwg_dist.callbacks.estimates import (
     LEAST_CHAINS,
     Keep,
+    Underway,
     annealed,
     assess_module,
     forward_of,
@@ -60,6 +61,7 @@ __all__ = [
     "Symptoms",
     "TrainingMetrics",
     "TrainingProgress",
+    "Underway",
     "adapt",
     "annealed",
     "assess_module",

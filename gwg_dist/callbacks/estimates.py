@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from rich.progress import Progress
@@ -48,16 +49,33 @@ Keep = Callable[[Callable[[], Unfinished]], None]
 """Takes a function that gathers an estimate to go on with; it is called on all ranks, or on none."""
 
 
+class Underway(NamedTuple):
+    """How an estimate is made that takes long: of which weights, shown where, stopped and kept by whom.
+
+    Args:
+        iteration: iteration of the weights; it names the random stream.
+        progress: where to show a bar.
+        stop: asked every few temperatures or steps, on all ranks at the same one, whether to stop.
+        unfinished: an estimate of these very weights to go on with; one that does not fit begins again.
+        keep: called at the end of every segment but the last, with what makes an estimate to go on with there.
+        at: called with the point at every rung of the path, see ``rungs_of``.
+    """
+
+    iteration: int
+    progress: Progress | None = None
+    stop: Callable[[], bool] | None = None
+    unfinished: Unfinished | None = None
+    keep: Keep | None = None
+    at: Callable[[AnnealPoint], None] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether ``stop`` says so."""
+        return self.stop is not None and self.stop()
+
+
 def assess_module(
-    module: EBMModule,
-    splits: Splits,
-    settings: AISSettings,
-    *,
-    iteration: int,
-    progress: Progress | None = None,
-    stop: Callable[[], bool] | None = None,
-    unfinished: Unfinished | None = None,
-    keep: Keep | None = None,
+    module: EBMModule, splits: Splits, settings: AISSettings, underway: Underway
 ) -> Assessment | Unfinished:
     """AIS on the module's present weights and the likelihood of validation and test; called on every rank.
 
@@ -65,44 +83,35 @@ def assess_module(
         module: module that holds the weights to assess.
         splits: splits of its data.
         settings: settings of the estimate.
-        iteration: iteration of the weights; it names the random stream.
-        progress: where to show a bar.
-        stop: asked every few temperatures, on all ranks at the same one, whether to stop.
-        unfinished: an estimate of these very weights to go on with; one that does not fit begins again.
-        keep: see ``annealed``.
+        underway: how it is made.
 
     Returns:
-        The assessment; where ``stop`` said so, the estimate to go on with.
+        The assessment; where it was stopped, the estimate to go on with.
     """
-    estimate = forward_of(
-        module, settings, iteration=iteration, progress=progress, stop=stop, unfinished=unfinished, keep=keep
-    )
+    estimate = forward_of(module, settings, underway)
     if isinstance(estimate, Unfinished):
         return estimate
     with in_eval_mode(module):
         return assessment_of(estimate, module.target, held_out(splits))
 
 
-def forward_of(
-    module: EBMModule,
-    settings: AISSettings,
-    *,
-    iteration: int,
-    progress: Progress | None = None,
-    stop: Callable[[], bool] | None = None,
-    unfinished: Unfinished | None = None,
-    keep: Keep | None = None,
-    at: Callable[[AnnealPoint], None] | None = None,
-) -> AISResult | Unfinished:
+def forward_of(module: EBMModule, settings: AISSettings, underway: Underway) -> AISResult | Unfinished:
     """Forward AIS or SMC on the module's present weights; called on every rank.
 
-    The arguments are those of ``assess_module``, and ``at``, which is that of ``annealed``.
+    Args:
+        module: module that holds the weights.
+        settings: settings of the estimate.
+        underway: how it is made.
     """
+    iteration, unfinished = underway.iteration, underway.unfinished
     settings = settings.for_kernel(module.sampler)
     target, space, dtype = module.target, module.space, module.reference.weights.dtype
     kernel = module.sampler.annealed()
     generator = make_generator(module.seed, "ais", iteration, settings.num_temperatures, rank(), device=module.device)
-    with in_eval_mode(module), track(progress, settings.estimator.upper(), settings.num_temperatures) as advance:
+    with (
+        in_eval_mode(module),
+        track(underway.progress, settings.estimator.upper(), settings.num_temperatures) as advance,
+    ):
         start = None
         if unfinished is not None:
             start = take_up(unfinished, space, settings, dtype=dtype, generator=generator, kernel=kernel)
@@ -115,9 +124,8 @@ def forward_of(
             pilot = make_generator(module.seed, "pilot", iteration, settings.pilot, rank(), device=module.device)
             path = settings.path(target, kernel, generator=pilot, backend=module.backend)
         found = annealed(
-            module, kernel if path is None else path, start, settings, generator=generator, advance=advance,
-            stop=stop, keep=keep, at=at,
-        )  # fmt: skip
+            module, kernel if path is None else path, start, settings, underway, generator=generator, advance=advance
+        )
         if isinstance(found, Unfinished):
             return found
         return ais_result(space, found, path, num_systems=settings.num_systems)
@@ -128,28 +136,25 @@ def annealed(
     sampler: Sampler | TunedPath,
     start: AnnealPoint,
     settings: AISSettings,
+    underway: Underway,
     *,
     generator: torch.Generator,
     backwards: bool = False,
     advance: Callable[[int], None] = lambda _: None,
-    stop: Callable[[], bool] | None = None,
-    keep: Keep | None = None,
-    at: Callable[[AnnealPoint], None] | None = None,
 ) -> AnnealPoint | Unfinished:
-    """Chains at the end of the path of betas; where ``stop`` said so, what to go on with. Called on every rank.
+    """Chains at the end of the path of betas; where they were stopped, what to go on with. Called on every rank.
 
     Args:
         module: module that holds the weights.
         sampler: see ``anneal``.
         start: point to go on from.
         settings: settings of the estimate.
+        underway: how it is made.
         generator: this rank's own.
         backwards: from beta = 1 down.
         advance: called with the number of temperatures done.
-        stop: asked every few temperatures, on all ranks at the same one, whether to stop.
-        keep: called at the end of every segment but the last, with what makes an estimate to go on with there.
-        at: called with the point at every rung of the path, see ``rungs_of``.
     """
+    keep, at = underway.keep, underway.at
     betas = settings.betas(sampler if isinstance(sampler, TunedPath) else None)
     betas = betas.flip(0) if backwards else betas
     if start.generator_state is None:
@@ -168,38 +173,28 @@ def annealed(
         if point.t == settings.num_temperatures:
             break
         kept = kept if point.generator_state is None else point
-        if stop is not None and stop():
+        if underway.is_over:
             return set_aside(kept, module.space, settings, sampler)
         if keep is not None and kept is point:
             keep(partial(set_aside, kept, module.space, settings, sampler))
     return point
 
 
-def settled_of(
-    module: EBMModule,
-    codes: Tensor,
-    num_steps: int,
-    *,
-    iteration: int,
-    progress: Progress | None = None,
-    stop: Callable[[], bool] | None = None,
-) -> Settled | None:
+def settled_of(module: EBMModule, codes: Tensor, num_steps: int, underway: Underway) -> Settled | None:
     """Points of the module's model after more steps on its present weights, see ``settled``; called on every rank.
 
     Args:
         module: module that holds the weights.
         codes: points ``(N, D)``, the same on all ranks.
         num_steps: steps; 0 leaves the points as they are.
-        iteration: iteration of the weights; it names the random stream.
-        progress: where to show a bar.
-        stop: asked every few steps, on all ranks at the same one, whether to give up; None is returned then.
+        underway: how it is done. Steps that are stopped are given up: None is returned.
     """
-    names = ("settle", iteration, num_steps, len(codes), rank())
+    names = ("settle", underway.iteration, num_steps, len(codes), rank())
     generator = make_generator(module.seed, *names, device=module.device)
-    with in_eval_mode(module), track(progress, "chains", num_steps) as advance:
+    with in_eval_mode(module), track(underway.progress, "chains", num_steps) as advance:
         return settled(
             module.target, module.sampler.annealed(), codes, num_steps=num_steps, generator=generator,
-            stop=stop or (lambda: False), advance=advance, backend=module.backend,
+            stop=lambda: underway.is_over, advance=advance, backend=module.backend,
         )  # fmt: skip
 
 
@@ -207,37 +202,30 @@ def reverse_of(
     module: EBMModule,
     settings: AISSettings,
     starts: Tensor,
+    underway: Underway,
     *,
-    iteration: int,
     path: TunedPath | None = None,
-    progress: Progress | None = None,
-    stop: Callable[[], bool] | None = None,
-    unfinished: Unfinished | None = None,
-    keep: Keep | None = None,
-    at: Callable[[AnnealPoint], None] | None = None,
 ) -> ReverseResult | Unfinished:
     """Reverse AIS on the module's present weights; called on every rank.
-
-    The other arguments are those of ``forward_of``.
 
     Args:
         module: module that holds the weights.
         settings: settings of the forward estimate; there are as many chains as points.
         starts: points of the model, codes ``(N, D)``, the same on all ranks.
-        iteration: iteration of the weights; it names the random stream.
+        underway: how it is made.
         path: what the forward estimate's pilot run found.
     """
     settings = replace(settings, num_chains=len(starts), estimator=AIS)
-    names = ("reverse", iteration, settings.num_temperatures, rank())
+    names = ("reverse", underway.iteration, settings.num_temperatures, rank())
     generator = make_generator(module.seed, *names, device=module.device)
-    with in_eval_mode(module), track(progress, "reverse AIS", settings.num_temperatures) as advance:
+    with in_eval_mode(module), track(underway.progress, "reverse AIS", settings.num_temperatures) as advance:
         start = reverse_start(module.target, starts)
-        if unfinished is not None:
+        if underway.unfinished is not None:
             dtype = module.reference.weights.dtype
-            start = take_up(unfinished, module.space, settings, dtype=dtype, generator=generator) or start
+            start = take_up(underway.unfinished, module.space, settings, dtype=dtype, generator=generator) or start
         found = annealed(
-            module, path or module.sampler.annealed(), start, settings, generator=generator, backwards=True,
-            advance=advance, stop=stop, keep=keep, at=at,
+            module, path or module.sampler.annealed(), start, settings, underway, generator=generator, backwards=True,
+            advance=advance,
         )  # fmt: skip
         return found if isinstance(found, Unfinished) else reverse_result(found)
 
@@ -247,26 +235,27 @@ def with_other_side(
     assessment: Assessment,
     settings: AISSettings,
     starts: Tensor,
-    *,
-    iteration: int,
-    progress: Progress | None = None,
-    stop: Callable[[], bool] | None = None,
+    underway: Underway,
 ) -> Assessment | None:
-    """The assessment with log Z from ``starts``, codes ``(N, D)``, as well; None where ``stop`` said so.
+    """The assessment with log Z from other points as well; None where it was stopped. Called on every rank.
 
-    The points take a step for four temperatures before. One that has collapsed needs no other side. The other
-    arguments are those of ``assess_module``. Called on every rank.
+    An assessment that has collapsed needs no other side.
+
+    Args:
+        module: module that holds the weights.
+        assessment: forward side of the same weights.
+        settings: its settings.
+        starts: points of the model, codes ``(N, D)``; they take a step for every four temperatures before.
+        underway: how it is made.
     """
     if assessment.collapsed:
         return assessment
     steps = settings.num_temperatures // SHORTER
-    points = settled_of(module, starts, steps, iteration=iteration, progress=progress, stop=stop)
+    points = settled_of(module, starts, steps, underway)
     if points is None:
         return None
     estimate = assessment.estimate
-    reverse = reverse_of(
-        module, settings, points.codes, iteration=iteration, path=estimate.path, progress=progress, stop=stop
-    )
+    reverse = reverse_of(module, settings, points.codes, underway, path=estimate.path)
     if isinstance(reverse, Unfinished):
         return None
     if not bool(torch.isfinite(reverse.log_weights).all()):

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from gwg_dist.callbacks.estimates import (
     LEAST_CHAINS,
+    Underway,
     assess_module,
     in_eval_mode,
     some_chains,
@@ -156,13 +157,13 @@ class AISLikelihood(Callback):
         self.due = self.undecided = True
         begun = self.unfinished[1] if self.unfinished is not None and self.unfinished[0] == step else None
         starts = self._begin(module, step, has_chains=has_chains) if self.both_sides else None
-        how: dict[str, Any] = {"iteration": step, "progress": progress_of(trainer), "stop": self.stop}
+        underway = Underway(step, progress_of(trainer), self.stop)
         with module.evaluated_weights():
-            outcome = assess_module(module, data.splits, self.settings, **how, unfinished=begun)
+            outcome = assess_module(module, data.splits, self.settings, underway._replace(unfinished=begun))
             assessment = None if isinstance(outcome, Unfinished) else outcome
             if assessment is not None and starts is not None:
                 assessment = with_other_side(
-                    module, assessment, self.settings.for_kernel(module.sampler), starts, **how
+                    module, assessment, self.settings.for_kernel(module.sampler), starts, underway
                 )
         if assessment is None:
             self.unfinished = (step, outcome) if isinstance(outcome, Unfinished) else None

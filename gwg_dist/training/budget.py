@@ -22,7 +22,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from gwg_dist.batch import Batch
-from gwg_dist.callbacks import AISLikelihood, assess_module
+from gwg_dist.callbacks import AISLikelihood, Underway, assess_module
 from gwg_dist.callbacks.averaging import averaged
 from gwg_dist.module import EBMModule
 from gwg_dist.tools.distributed import from_rank_0, launched_rank
@@ -113,7 +113,7 @@ def measure(trainer: Trainer, module: EBMModule, evaluation: AISLikelihood, seco
 
         def estimate(num: int) -> None:
             settings = replace(evaluation.settings, num_temperatures=num)
-            assess_module(duplicate, duplicate.data.splits, settings, iteration=0)
+            assess_module(duplicate, duplicate.data.splits, settings, Underway(0))
 
         estimate(FEW)
         few, many = (typical(lambda num=num: estimate(num), patience / 2) for num in (FEW, MANY))

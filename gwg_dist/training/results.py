@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from rich.table import Table
 
-from gwg_dist.callbacks import LEAST_CHAINS, assess_module
+from gwg_dist.callbacks import LEAST_CHAINS, Underway, assess_module
 from gwg_dist.evaluation import Assessment, TunedPath, Unfinished, collapse_warning, describe
 from gwg_dist.spaces import Space
 from gwg_dist.tools.distributed import from_rank_0, launched_rank, world_size
@@ -189,7 +189,7 @@ def final_evaluation(
     found = []
     for each in from_rank_0(paths):
         path, checkpoint, assessment = closing_estimate(each, trainer, objects, stop)
-        found.append((path, checkpoint, with_other_side(assessment, path, checkpoint, objects, stop)))
+        found.append((path, checkpoint, from_both_sides(assessment, path, checkpoint, objects, stop)))
     path, checkpoint, assessment = max(found, key=lambda entry: _merit(entry[2]))
     load_weights(objects.model, checkpoint)
     if launched_rank() == 0:
@@ -227,10 +227,12 @@ def closing_estimate(
             module,
             objects.data.splits,
             objects.evaluation.final_settings,
-            iteration=checkpoint["global_step"],
-            progress=progress if launched_rank() == 0 else None,
-            stop=stop,
-            unfinished=waiting.read(),
+            Underway(
+                checkpoint["global_step"],
+                progress if launched_rank() == 0 else None,
+                stop,
+                unfinished=waiting.read(),
+            ),
         )
     if isinstance(outcome, Unfinished):
         waiting.write(outcome)
@@ -239,7 +241,7 @@ def closing_estimate(
     return path, checkpoint, outcome
 
 
-def with_other_side(
+def from_both_sides(
     assessment: Assessment,
     path: Path,
     checkpoint: dict[str, Any],

@@ -16,7 +16,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from gwg_dist.callbacks import forward_of, held_out, in_eval_mode, reverse_of, settled_of
+from gwg_dist.callbacks import Underway, forward_of, held_out, in_eval_mode, reverse_of, settled_of
 from gwg_dist.evaluation import (
     AISResult,
     AISSettings,
@@ -276,10 +276,7 @@ class Rounds:
     def _forward(self, settings: AISSettings) -> bool:
         if self.state.now.forward is not None:
             return True
-        found = forward_of(
-            self.module, settings, iteration=self.iteration, progress=self.progress, stop=self._stop,
-            unfinished=self.state.unfinished, keep=self._keep, at=partial(self._note, 0),
-        )  # fmt: skip
+        found = forward_of(self.module, settings, self._underway(0))
         if isinstance(found, Unfinished):
             self.state.unfinished = found
             return False
@@ -298,7 +295,7 @@ class Rounds:
             codes, num_steps = self.wanted.starts[:num], 0
         else:
             codes = from_rank_0(chains_of(self.run, num, self.iteration))
-        found = settled_of(module, codes, num_steps, iteration=self.iteration, progress=self.progress, stop=self._stop)
+        found = settled_of(module, codes, num_steps, self._underway(1))
         if found is None:
             return False
         self.state.now = self.state.now._replace(starts=module.space.pack(found.codes).cpu(), drift=found.drift)
@@ -308,17 +305,19 @@ class Rounds:
     def _reverse(self, settings: AISSettings) -> bool:
         now, module = self.state.now, self.module
         assert now.starts is not None
-        found = reverse_of(
-            module, settings, module.space.unpack(now.starts.to(module.device)), iteration=self.iteration,
-            path=self._path(now), progress=self.progress, stop=self._stop, unfinished=self.state.unfinished,
-            keep=self._keep, at=partial(self._note, 1),
-        )  # fmt: skip
+        starts = module.space.unpack(now.starts.to(module.device))
+        found = reverse_of(module, settings, starts, self._underway(1), path=self._path(now))
         if isinstance(found, Unfinished):
             self.state.unfinished = found
             return False
         self.state.unfinished = None
         self.state.now = now._replace(reverse=found.log_weights)
         return True
+
+    def _underway(self, direction: int) -> Underway:
+        return Underway(
+            self.iteration, self.progress, self._stop, self.state.unfinished, self._keep, partial(self._note, direction)
+        )
 
     def _note(self, direction: int, point: AnnealPoint) -> None:
         """Keep log weights and f of all chains at a rung."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gwg_dist import evaluate
-from gwg_dist.callbacks import AISLikelihood, assess_module, likelihood
+from gwg_dist.callbacks import AISLikelihood, Underway, assess_module, likelihood
 from gwg_dist.data import Digits
 from gwg_dist.energies import RBMEnergy
 from gwg_dist.evaluation import (
@@ -110,12 +110,12 @@ def test_a_run_with_another_kernel_begins_its_estimate_again() -> None:
     asked = iter([False] * 12 + [True])
     module = EBMModule(RBMEnergy(data.space, num_hidden=4), DMALA(0.2))
     module.reference.fit(data.frequencies())
-    held = assess_module(module, data.splits, settings, iteration=1, stop=lambda: next(asked))
+    held = assess_module(module, data.splits, settings, Underway(1, stop=lambda: next(asked)))
     assert isinstance(held, Unfinished)
     assert len(held.values) == 8
     module.sampler = RandomWalk(2)
     again, calm = (
-        assess_module(module, data.splits, settings, iteration=1, unfinished=begun) for begun in (held, None)
+        assess_module(module, data.splits, settings, Underway(1, unfinished=begun)) for begun in (held, None)
     )
     assert isinstance(again, Assessment)
     assert isinstance(calm, Assessment)
@@ -140,9 +140,9 @@ class Watch:
         assess, agreed, advance = likelihood.assess_module, Interruption.agreed, _Chains.advance
         self.inside = False
 
-        def assess_module(*args: Any, **settings: Any) -> Any:
+        def assess_module(*args: Any) -> Any:
             self.inside = True
-            outcome = assess(*args, **settings)
+            outcome = assess(*args)
             self.inside = False
             self.found.append(outcome)
             return outcome
