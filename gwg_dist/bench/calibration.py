@@ -26,6 +26,7 @@ from gwg_dist.evaluation import (
     exact_log_z,
     mbar,
     reverse_ais,
+    sides_of,
     smc,
 )
 from gwg_dist.evaluation.reverse import ReverseResult
@@ -146,18 +147,20 @@ def stated(target: Target, exact: float, *, seed: int) -> Iterator[Stated]:
     sizes: dict[str, Any] = {"generator": generator, "num_temperatures": NUM_TEMPERATURES, "backend": "eager"}
     forward = ais(target, GWG(), num_chains=NUM_CHAINS, **sizes)
     systems = smc(target, GWG(), num_chains=NUM_CHAINS, every=EVERY, **sizes)
-    reverse = reverse_ais(target, GWG(), exact_samples(target, NUM_CHAINS, generator), **sizes)
+    starts = exact_samples(target, NUM_CHAINS, generator)
+    reverse = reverse_ais(target, GWG(), starts, **sizes)
     f = [target.f(target.encode(exact_samples(target, NUM_CHAINS, generator, beta))).detach() for beta in RUNGS]
     yield of_forward("forward AIS", forward, exact)
     yield of_forward("SMC", systems, exact)
     yield of_reverse(reverse, exact)
     for name, there in (("Bennett", forward), ("Bennett, SMC", systems)):
         both = bennett(there.works, reverse.log_weights, added=there.added, num_systems=there.num_systems)
-        error = both.log_z - exact
+        error, z = both.log_z - exact, (both.log_z - exact) / both.stderr
         warned = there.collapsed or reverse.collapsed or both.overlap < LEAST_OVERLAP
-        yield Stated("", name, error, shifted(both.interval, exact), error / both.stderr, warned)
-        stderr = max(both.stderr, abs(reverse.log_z - there.log_z) / 2)
-        yield Stated("", f"combined{name[7:]}", error, around(error, stderr), error / both.stderr, warned)
+        yield Stated("", name, error, shifted(both.interval, exact), z, warned)
+        sides = sides_of(there, reverse, target, starts, exact_samples=True)
+        error, stderr = sides.log_z - exact, sides.stderr
+        yield Stated("", f"combined{name[7:]}", error, around(error, stderr), z, warned)
     rungs = mbar(f, torch.tensor(RUNGS, dtype=torch.float64))
     error, stderr = float(rungs.log_z[-1]) - exact, float(rungs.stderr[-1])
     yield Stated("", "MBAR", error, around(error, stderr), error / stderr, not math.isfinite(stderr))
@@ -188,8 +191,14 @@ def of_reverse(found: ReverseResult, exact: float) -> Stated:
 
 
 def t_of(ratio: Tensor) -> float:
-    """How many standard errors the mean of ``ratio`` ``(N,)`` is from one."""
-    return float((ratio.mean() - 1) / (ratio.std() / math.sqrt(len(ratio))))
+    """How many standard errors the mean of ``ratio`` ``(N,)`` is from one, at the same quantile of the normal law.
+
+    Of N normal values it has Student's t distribution with N - 1 degrees of freedom.
+    """
+    from scipy import stats
+
+    t = float((ratio.mean() - 1) / (ratio.std() / math.sqrt(len(ratio))))
+    return math.copysign(float(stats.norm.isf(stats.t.sf(abs(t), len(ratio) - 1))), t)
 
 
 def around(middle: float, stderr: float) -> Interval:
