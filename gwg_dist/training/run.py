@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -83,7 +84,7 @@ def train(
         take_weights(objects.model, config.weights_from)
     budget = budget_of(config, objects, began=began, start=start)
     keep_config = KeepConfig(lambda: save_config(parser, config, place.folder / CONFIG))
-    try:
+    with plainly():
         trainer = make_trainer(
             config,
             objects,
@@ -94,8 +95,6 @@ def train(
             strategy=strategy,
             environment=environment,
         )
-    except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
-        raise InputError(plain(str(error))) from error
     check_ranks(objects, trainer.world_size)
     if launched_rank() == 0:
         prepare_folder(place.folder, asked, checkpoint)
@@ -105,12 +104,7 @@ def train(
             if through := nothing_left(start, trainer.max_steps):
                 say(through)
     began = time.monotonic()
-    try:
-        trainer.fit(objects.model, datamodule=objects.data, ckpt_path=checkpoint, weights_only=True)
-    except DivergedError as error:
-        raise DivergedError(f"{error}; {what_is_left(place.folder)}") from error
-    except MisconfigurationException as error:
-        raise InputError(plain(str(error))) from error
+    fit(trainer, objects, place.folder, checkpoint)
     if interruption is not None and interruption.agreed():
         if launched_rank() == 0:
             say(f"stopped at iteration {trainer.global_step}")
@@ -118,6 +112,30 @@ def train(
     stop = None if interruption is None else interruption.agreed
     report(trainer, objects, place.folder, seconds=time.monotonic() - began, stop=stop)
     return trainer
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Within it what Lightning says against a setting is an InputError in one line."""
+    try:
+        yield
+    except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
+        raise InputError(plain(str(error))) from error
+
+
+def fit(trainer: Trainer, objects: Namespace, folder: Path, checkpoint: Path | None) -> None:
+    """The iterations, from a checkpoint where there is one.
+
+    Raises:
+        DivergedError: with what is left in ``folder``.
+        InputError: settings that Lightning refuses as it begins.
+    """
+    try:
+        trainer.fit(objects.model, datamodule=objects.data, ckpt_path=checkpoint, weights_only=True)
+    except DivergedError as error:
+        raise DivergedError(f"{error}; {what_is_left(folder)}") from error
+    except MisconfigurationException as error:
+        raise InputError(plain(str(error))) from error
 
 
 def tell_beginning(parser: Parser, config: Namespace, place: Place, *, start: int, goes_on: bool) -> None:
