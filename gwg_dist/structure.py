@@ -9,6 +9,7 @@ fields.
 from __future__ import annotations
 
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -41,14 +42,14 @@ class ByClass(type(Protocol)):  # pyright: ignore[reportGeneralTypeIssues, repor
     """A protocol of methods and properties, which are looked for once a class: a look takes tens of microseconds."""
 
     def __instancecheck__(cls, instance: object) -> bool:
-        pair = cls, type(instance)
-        if pair not in OFFERED:
-            OFFERED[pair] = super().__instancecheck__(instance)
-        return OFFERED[pair]
+        known = OFFERED.setdefault(type(instance), {})
+        if cls not in known:
+            known[cls] = super().__instancecheck__(instance)
+        return known[cls]
 
 
-OFFERED: dict[tuple[type, type], bool] = {}
-"""Whether a class has what a protocol asks for, by protocol and class."""
+OFFERED: WeakKeyDictionary[type, dict[type, bool]] = WeakKeyDictionary()
+"""Whether a class has what a protocol asks for, by class, as long as that lives, and protocol."""
 
 
 @runtime_checkable
