@@ -19,10 +19,10 @@ APART = 0.1  # of Pearson's correlation, by which new chains are worse
 
 
 class Resample(NamedTuple):
-    """Statistics of the training points, by as many chains of the run as there are effective new ones.
+    """Statistics of the training points beside chains of the run and new ones.
 
     Args:
-        num: how many these are.
+        num: chains of the run that were looked at.
         sites: Pearson's correlation of the frequencies of all categories at all sites, for chains and for new ones.
         pairs: of the connected correlations of all pairs of sites, likewise.
     """
@@ -52,8 +52,9 @@ class Resample(NamedTuple):
 def resample_of(loaded: LoadedRun, assessment: Assessment) -> Resample | None:
     """Compare persistent chains with the annealed ones, which began at the reference; called on every rank.
 
-    Annealed chains count by their weights, so that they are a sample of the model. Both sides have as many points, and
-    so as much noise. None where there are few of them, where points are shades of grey, or have too many numbers.
+    Annealed chains count by their weights, so that they are a sample of the model. The run's side has as many points as
+    these are worth, and so as much noise, or all its chains where it has fewer. None where there are few of them, where
+    chains were resampled among themselves, where points are shades of grey, or have too many numbers.
 
     Args:
         loaded: the run.
@@ -66,14 +67,14 @@ def resample_of(loaded: LoadedRun, assessment: Assessment) -> Resample | None:
     packed = loaded.checkpoint["chains"]["packed"]
     chains = some_chains(loaded.module, packed, num, iteration=loaded.checkpoint["global_step"])
     small = space.num_sites > 1 and space.num_sites * space.width <= MAX_NUMBERS
-    if chains is None or num < LEAST or not small or not part:
+    if chains is None or num < LEAST or estimate.num_systems or not small or not part:
         return None
     data, ours, new = (
         pair_statistics(codes.cpu(), space.num_categories, each)
         for codes, each in (part["train"], (space.unpack(chains), None), (ends, weights))
     )
     return Resample(
-        min(num, len(chains)),
+        len(chains),
         (agreement(data.single, ours.single).pearson, agreement(data.single, new.single).pearson),
         (pearson_of_pairs(data, ours).pearson, pearson_of_pairs(data, new).pearson),
     )

@@ -66,7 +66,10 @@ def test_chains_that_lag_behind_carry_log_z(restarts: bool) -> None:
 
 
 def test_a_state_that_was_put_back_is_forgotten() -> None:
-    online, module = Online(), SimpleNamespace(chains=SimpleNamespace(last_start=None), chain_energies=None)
+    start = Start(torch.zeros(2, 3), torch.arange(2), None)
+    module = SimpleNamespace(chains=SimpleNamespace(last_start=start), chain_energies=torch.ones(2))
+    module.energy_of = lambda x: torch.zeros(len(x))
+    online = Online()
     online.b = torch.zeros(3)
     online.forget()
     online.moved(module)  # pyright: ignore[reportArgumentType]
