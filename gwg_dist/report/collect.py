@@ -16,7 +16,7 @@ import yaml
 from gwg_dist.tools.errors import InputError
 from gwg_dist.training.folder import BEST, CONFIG, EVALUATION, RESULTS, has_state
 from gwg_dist.training.living import Owner, writer_of
-from gwg_dist.training.log_z import estimates, standing_level
+from gwg_dist.training.log_z import estimates, evidence
 
 METRICS, FIRST = "metrics", "from_"
 MAX_PICTURES = 8
@@ -167,7 +167,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def best_estimate(folder: Path) -> tuple[dict[str, Any], str]:
     """What training or ``evaluate`` found of the newest weights, and the file; empty where nothing was found.
 
-    Of several estimates of the same weights the one to be believed comes before one that is not, then the newer one.
+    Of several estimates of the same weights the one of most ``evidence`` is taken, and of two alike the newer one.
 
     Raises:
         InputError: a file that is damaged.
@@ -176,7 +176,7 @@ def best_estimate(folder: Path) -> tuple[dict[str, Any], str]:
         read_json(path)
     found = max(
         estimates(folder),
-        key=lambda each: (each[1].get("iteration", 0), standing_level(each[1]), each[2]),
+        key=lambda each: (each[1].get("iteration", 0), evidence(each[1]), each[2]),
         default=None,
     )
     return ({}, "") if found is None else (found[1], str(found[0].relative_to(folder)))

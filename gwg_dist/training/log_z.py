@@ -38,13 +38,13 @@ class LogZ(NamedTuple):
 def find_log_z(run: LoadedRun, folder: Path) -> LogZ | None:
     """The exact sum over few states, else what is known of the loaded weights; None where nothing is.
 
-    An estimate belongs to the weights where it names their iteration. What was summed exactly comes before what was
-    estimated, what can be quoted before what cannot, and of two alike the newer one.
+    An estimate belongs to the weights where it names their iteration. The one of most ``evidence`` is taken, and of two
+    alike the newer one.
     """
     if run.module.space.num_states <= FEW_STATES:
         return LogZ(exact_log_z(run.module.target), 0.0, "exact, by enumeration")
     known = [
-        (standing_level(values), written, found)
+        (evidence(values), written, found)
         for path, values, written in estimates(folder)
         if (found := estimate_in(path, values, run.checkpoint["global_step"])) is not None
     ]
@@ -60,13 +60,25 @@ def estimates(folder: Path) -> Iterator[tuple[Path, dict[str, Any], float]]:
                 yield path, values, path.stat().st_mtime
 
 
-def standing_level(values: dict[str, Any]) -> int:
-    """How far the likelihood in a file of results is to be believed: 2 exact, 1 as an estimate, 0 not at all."""
+def evidence(values: dict[str, Any]) -> tuple[bool, int, bool]:
+    """What a file of results knows of log Z, to compare files of the same weights by.
+
+    What was summed exactly comes first, then what took more chains times temperatures, then what can be believed. So a
+    short try is no worse news than a long estimate, and a short one that agreed does not outlive a long one that shows
+    why it should not have.
+    """
+    ais = values.get("ais", {})
+    effort = int(ais.get("num_chains", 0)) * int(ais.get("num_temperatures", 0))
+    return "exact" in values, effort, is_believable(values)
+
+
+def is_believable(values: dict[str, Any]) -> bool:
+    """Whether the likelihood in a file of results is exact, or an estimate that can be quoted."""
     if "exact" in values:
-        return 2
+        return True
     if "sides" in values:
-        return int(values["sides"].get("standing", {}).get("kind") != UNQUOTABLE)
-    return int(not values.get("ais", {}).get("collapsed", True))
+        return values["sides"].get("standing", {}).get("kind") != UNQUOTABLE
+    return not values.get("ais", {}).get("collapsed", True)
 
 
 def estimate_in(path: Path, values: dict[str, Any], iteration: int) -> LogZ | None:
@@ -83,7 +95,7 @@ def estimate_in(path: Path, values: dict[str, Any], iteration: int) -> LogZ | No
         else:
             found = values["ais"]
             log_z, stderr, how = found["log_z"], error_of(found), f"the estimate in {path}"
-        return LogZ(float(log_z), float(stderr), how, standing_level(values) > 0)
+        return LogZ(float(log_z), float(stderr), how, is_believable(values))
     except (ValueError, KeyError, TypeError):
         return None
 

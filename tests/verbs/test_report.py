@@ -302,12 +302,15 @@ def measured(chromium: str, page: Path, folder: Path, width: int) -> list[int]:
 
 
 def test_the_estimate_that_is_shown(tmp_path: Path) -> None:
-    """Of the newest weights; of two of the same, the one to be believed; then the newer one."""
+    """Of the newest weights; of two of the same, the longer one; then the one to be believed; then the newer one."""
     (tmp_path / "evaluation").mkdir()
 
-    def found(name: str, iteration: int, *, collapsed: bool = False, age: float = 0, **more: Any) -> None:
+    def found(
+        name: str, iteration: int, *, collapsed: bool = False, age: float = 0, temperatures: int = 50, **more: Any
+    ) -> None:
         path = tmp_path / name
-        path.write_text(json.dumps({"iteration": iteration, "ais": {"collapsed": collapsed}, **more}))
+        ais = {"collapsed": collapsed, "num_chains": 100, "num_temperatures": temperatures}
+        path.write_text(json.dumps({"iteration": iteration, "ais": ais, **more}))
         written = time.time() - age
         os.utime(path, (written, written))
 
@@ -315,11 +318,15 @@ def test_the_estimate_that_is_shown(tmp_path: Path) -> None:
     found("evaluation/old.json", 100)
     found("results.json", 200, age=50)
     assert best_estimate(tmp_path)[1] == "results.json", "newer weights"
-    found("evaluation/tried.json", 200, collapsed=True)
+    found("evaluation/tried.json", 200, collapsed=True, temperatures=20)
     assert best_estimate(tmp_path)[1] == "results.json", "a run is no worse for a short try"
     found("evaluation/far.json", 200, sides={"standing": {"kind": "not to be quoted"}})
     assert best_estimate(tmp_path)[1] == "results.json"
     found("evaluation/near.json", 200, sides={"standing": {"kind": "agreed"}})
     assert best_estimate(tmp_path)[1] == "evaluation/near.json"
+    found("evaluation/long.json", 200, age=20, temperatures=500, sides={"standing": {"kind": "not to be quoted"}})
+    assert best_estimate(tmp_path)[1] == "evaluation/long.json", "what it shows the short one has not seen"
+    found("evaluation/short.json", 200, temperatures=100, sides={"standing": {"kind": "agreed"}})
+    assert best_estimate(tmp_path)[1] == "evaluation/long.json"
     found("evaluation/sum.json", 200, age=1000, exact={"log_z": 1.0})
     assert best_estimate(tmp_path)[1] == "evaluation/sum.json"
