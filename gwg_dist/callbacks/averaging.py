@@ -71,7 +71,7 @@ class AveragedWeights(WeightAveraging):
 
 
 class Pairs(NamedTuple):
-    """What is averaged and what it is averaged with, found once, which takes longer than to average.
+    """Tensors of an averaged model beside those of the model. To find them takes longer than to average them.
 
     Args:
         averages: parameters of the averaged model.

@@ -50,7 +50,7 @@ Keep = Callable[[Callable[[], Unfinished]], None]
 
 
 class Underway(NamedTuple):
-    """How an estimate is made that takes long: of which weights, shown where, stopped and kept by whom.
+    """How a long estimate is made: of which weights, where it is shown, and who may stop and keep it.
 
     Args:
         iteration: iteration of the weights; it names the random stream.

@@ -129,14 +129,16 @@ class Sides:
 
     @property
     def log_z(self) -> float:
-        """The point estimate: exact, else Bennett's, but not below ``floor``."""
+        """The point estimate of log Z, nats: the exact one, else Bennett's, but not below ``floor``."""
         return max(self.both.log_z, self.floor) if self.exact is None else self.exact
 
     @property
     def stderr(self) -> float:
-        """Its error: the largest of Bennett's, half of what the two sides differ by, and what ``floor`` is above it.
+        """Standard error of ``log_z``, nats.
 
-        Infinite where points were seen whose mass forward AIS has not found: log Z may be anything above ``floor``.
+        The largest of three: Bennett's error, half of the difference between the two sides, and how far ``floor`` lies
+        above Bennett's estimate. It is 0 where log Z is exact. It is infinite where points were seen whose mass forward
+        AIS has not found: log Z may be anything above ``floor``.
         """
         if self.exact is not None:
             return 0.0
